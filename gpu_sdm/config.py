@@ -1,0 +1,156 @@
+"""Settings: every knob of an analysis, its default, its constraint and its reason."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from gpu_sdm.checks import Interval, Options
+from gpu_sdm.errors import SettingError
+
+STATISTICS = ("voxel", "tfce")
+NOISE = re.compile(r"^(scan|gaussian|template):([0-9]*\.?[0-9]+)$")
+NOISE_RANGE = {
+    "scan": Interval(0, 1, closed="neither"),  # face correlation between neighbouring voxels
+    "gaussian": Interval(0, 40, closed="right"),  # full width at half maximum in mm
+    "template": Interval(0, 100, closed="right"),  # power of the template's correlation
+}
+
+CONSTRAINTS: dict[str, Interval | Options] = {
+    "permutations": Interval(1, 2**31 - 1, integer=True),
+    "imputations": Interval(2, 10_000, integer=True),
+    "seed": Interval(0, 2**63 - 1, integer=True),
+    "fwhm": Interval(5, 60),
+    "anisotropy": Interval(0, 1),
+    "voxel_size": Options((2, 3, 4)),
+    "tau2": Options(("dl", "reml")),
+    "imputation": Options(("sdm", "truncated-normal")),
+    "exchange": Options(("subjects", "studies")),
+    "compat": Options((None, "sdm-6.21")),
+}
+DISCARDS = Interval(0, 1000, integer=True)
+
+# More permutations extend a result; files are compared by content, not by where they lie.
+NOT_COMPARED = ("permutations", "mask", "template", "bounds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that determines the result of an analysis, apart from the input files.
+
+    Parameters
+    ----------
+    permutations : int
+        Number of permutations, the identity (permutation 0) included.
+    imputations : int
+        Imputed data sets per study map, at least 2.
+    seed : int
+        Seed of every random draw.
+    fwhm : float
+        Width of the anisotropic kernel, mm. 20 is SDM-PSI's.
+    anisotropy : float
+        1: distances along the correlation template; 0: Euclidean.
+    voxel_size : {2, 3, 4}
+        Analysis grid, mm.
+    mask, template, bounds : path, optional
+        Files that replace the built-in mask, correlation template and the bounds step.
+    tau2 : {"dl", "reml"}
+        Estimator of the between-study variance in pooling.
+    imputation : {"sdm", "truncated-normal"}
+        Law of the imputed effects; both have the same mean and variance.
+    discards : int, optional
+        Studies the conservative leave-one-out rule drops; None applies the rule.
+    covariates : tuple of str
+        Nuisance covariates; the mean at average covariates is tested.
+    exchange : {"subjects", "studies"}
+        What is exchanged under the null.
+    noise : str
+        Spatial law of the simulated subject images: scan:R, gaussian:FWHM or template:POWER.
+    statistic : tuple of {"voxel", "tfce"}
+        Statistics whose family-wise error is controlled.
+    compat : {None, "sdm-6.21"}
+        Reproduce SDM-PSI 6.21's known deviations, to compare with its output.
+
+    Raises
+    ------
+    SettingError
+        If a value lies outside its range.
+
+    Examples
+    --------
+    >>> Settings(permutations=5000).imputations
+    50
+    """
+
+    permutations: int = 1000
+    imputations: int = 50
+    seed: int = 0
+    fwhm: float = 20.0
+    anisotropy: float = 1.0
+    voxel_size: int = 2
+    mask: Path | None = None
+    template: Path | None = None
+    bounds: Path | None = None
+    tau2: str = "dl"
+    imputation: str = "sdm"
+    discards: int | None = None
+    covariates: tuple[str, ...] = ()
+    exchange: str = "subjects"
+    noise: str = "scan:0.77"
+    statistic: tuple[str, ...] = STATISTICS
+    compat: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, constraint in CONSTRAINTS.items():
+            constraint.check(name, getattr(self, name))
+        if self.discards is not None:
+            DISCARDS.check("discards", self.discards)
+        if not self.statistic:
+            raise SettingError("statistic is empty; ask for voxel, tfce or both.")
+        for s in self.statistic:
+            Options(STATISTICS).check("statistic", s)
+        object.__setattr__(
+            self, "statistic", tuple(s for s in STATISTICS if s in set(self.statistic))
+        )
+        if len(set(self.covariates)) != len(self.covariates):
+            raise SettingError(f"covariates names one twice: {'+'.join(self.covariates)}.")
+        self.noise_law()
+        for name in ("mask", "template", "bounds"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, Path(value))
+
+    def noise_law(self) -> tuple[str, float]:
+        """Kind and parameter of the noise field, e.g. ("scan", 0.77)."""
+        found = NOISE.match(self.noise)
+        if not found:
+            raise SettingError(
+                f"noise is {self.noise!r}; write scan:R (face correlation), gaussian:FWHM (mm) "
+                "or template:POWER, for example scan:0.77."
+            )
+        kind, value = found[1], float(found[2])
+        NOISE_RANGE[kind].check(f"noise {kind}", value)
+        return kind, value
+
+    @property
+    def sdm_compat(self) -> bool:
+        """Whether SDM-PSI 6.21's deviations are reproduced."""
+        return self.compat == "sdm-6.21"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for run.json and fingerprints."""
+        return {
+            k: str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v
+            for k, v in asdict(self).items()
+        }
+
+    def differences(self, other: dict[str, Any]) -> list[str]:
+        """Name each setting that differs from a stored `as_dict`, `NOT_COMPARED` aside."""
+        mine = self.as_dict()
+        return [
+            f"{f.name} is {mine[f.name]!r}, there it is {other.get(f.name)!r}"
+            for f in fields(self)
+            if f.name not in NOT_COMPARED and mine[f.name] != other.get(f.name)
+        ]

@@ -1,0 +1,165 @@
+"""The values that flow from stage to stage: frozen, arrays read-only, voxels last.
+
+Axis letters, always in this order: P permutations, M imputations, K studies, N subjects of a
+study, Q regressors, V voxels of the mask.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+
+def _freeze(*arrays: np.ndarray) -> None:
+    for a in arrays:
+        a.flags.writeable = False
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something a user should know of that does not stop the analysis.
+
+    `kind` is a short stable word (counted in run.json), `message` one sentence.
+    """
+
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Peaks:
+    """Reported peaks of one study; empty for a study without findings."""
+
+    xyz_mm: np.ndarray  # (n, 3) float64, MNI millimetres after conversion
+    xyz_reported: np.ndarray  # (n, 3) float64, as read
+    t: np.ndarray  # (n,) float64 signed t; the signed study threshold where the height is unknown
+    known: np.ndarray  # (n,) bool; False: only the sign was reported
+    lines: np.ndarray  # (n,) int, line in the file, from 1
+    space: str  # "spm_mni", "fsl_tal", ..., "no_peaks"
+    source: str  # file name
+
+    def __post_init__(self) -> None:
+        _freeze(self.xyz_mm, self.xyz_reported, self.t, self.known, self.lines)
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Study:
+    """One contrast of one sample."""
+
+    name: str
+    n1: int  # patients, or the only group
+    n2: int  # controls; 0 for a one-sample study
+    t_threshold: float  # |t| a voxel had to pass to be reported; NaN for an image
+    peaks: Peaks
+    covariates: Mapping[str, float] = field(default_factory=dict)  # NaN where missing
+    correction: str = ""  # "corrected" | "uncorrected" | ""
+
+    @property
+    def two_sample(self) -> bool:
+        """Whether the study compares two groups."""
+        return self.n2 > 0
+
+    @property
+    def df(self) -> int:
+        """Degrees of freedom of its t."""
+        return self.n1 + self.n2 - 2 if self.two_sample else self.n1 - 1
+
+    @property
+    def n(self) -> int:
+        """All its subjects."""
+        return self.n1 + self.n2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """What was read: studies in table order, and every doubt about them."""
+
+    studies: tuple[Study, ...]
+    notices: tuple[Notice, ...]
+    path: Path
+    sha256: Mapping[str, str]  # input file name -> content hash
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Study names in order."""
+        return tuple(s.name for s in self.studies)
+
+    def counts(self) -> dict[str, int]:
+        """Count notices by kind."""
+        return dict(Counter(n.kind for n in self.notices))
+
+    def subset(self, names: Sequence[str], notices: Sequence[Notice] = ()) -> Dataset:
+        """Keep only the named studies (table order kept), with further notices."""
+        keep = tuple(s for s in self.studies if s.name in set(names))
+        return Dataset(keep, self.notices + tuple(notices), self.path, self.sha256)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bounds:
+    """Possible effects of each study: lower == upper where the effect is known."""
+
+    lower: np.ndarray  # (K, V) float32, Hedges g
+    upper: np.ndarray  # (K, V) float32
+
+    def __post_init__(self) -> None:
+        _freeze(self.lower, self.upper)
+
+    def digest(self) -> str:
+        """Content hash."""
+        sha = hashlib.sha256(np.ascontiguousarray(self.lower).data)
+        sha.update(np.ascontiguousarray(self.upper).data)
+        return sha.hexdigest()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RandomEffects:
+    """Most likely coefficients and heterogeneity from the bounds."""
+
+    beta: np.ndarray  # (Q, V) float64 coefficients on the design
+    tau2: np.ndarray  # (V,) float64
+    discarded: np.ndarray  # (D, V) int16 studies dropped by the leave-one-out rule, in order
+    not_converged: int  # voxels whose optimum was not reached (must be 0)
+
+    def __post_init__(self) -> None:
+        _freeze(self.beta, self.tau2, self.discarded)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pooled:
+    """Random-effects meta-analysis pooled over imputations by Rubin's rules, each (V,) float64."""
+
+    g: np.ndarray  # tested coefficient (Hedges g for the mean)
+    se: np.ndarray
+    z: np.ndarray
+    tau2: np.ndarray
+    i2: np.ndarray  # percent
+    h2: np.ndarray
+    q: np.ndarray  # chi-squared with K - Q degrees of freedom
+
+    def __post_init__(self) -> None:
+        _freeze(self.g, self.se, self.z, self.tau2, self.i2, self.h2, self.q)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StudyTerms:
+    """Constants of the K studies that the numerical code needs, each (K,) float64.
+
+    `variance = c + v2 * g**2` is the sampling variance of Hedges g.
+    """
+
+    j: np.ndarray  # small-sample correction
+    c: np.ndarray  # 1/n1, or 1/n1 + 1/n2
+    v2: np.ndarray  # 1 - (df - 2) / (df * J**2)
+    n1: np.ndarray
+    n2: np.ndarray  # 0 for one-sample studies
+
+    def __post_init__(self) -> None:
+        _freeze(self.j, self.c, self.v2, self.n1, self.n2)

@@ -1,0 +1,1 @@
+"""The heavy operations: one file each, with a plain NumPy twin and a compiled version."""

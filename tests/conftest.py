@@ -1,0 +1,44 @@
+"""Shared fixtures: the folder of real test data, and loud skips where it is absent."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+DATA = Path(os.environ.get("GPU_SDM_DATA", Path(__file__).parents[1].parent / "shared" / "data"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory):
+    """Tests neither read nor fill the user's cache."""
+    os.environ["GPU_SDM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+def _data(name: str) -> Path:
+    folder = DATA / name
+    if not folder.exists():
+        pytest.skip(f"REAL DATA ABSENT: {name} (set GPU_SDM_DATA to the folder that holds it)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def enge2021() -> Path:
+    return _data("enge2021")
+
+
+@pytest.fixture(scope="session")
+def li2024() -> Path:
+    return _data("li2024")
+
+
+@pytest.fixture(scope="session")
+def metansue_reference() -> Path:
+    return _data("metansue_reference.txt")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20261122)
