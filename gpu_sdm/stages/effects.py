@@ -1,0 +1,129 @@
+"""From t to Hedges g: effect sizes, their variance and the bounds a threshold sets.
+
+References
+----------
+.. [1] Hedges (1981) Journal of Educational Statistics 6:107-128.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.special import gammaln
+
+from gpu_sdm.data import Study, StudyTerms
+from gpu_sdm.errors import SettingError
+
+
+def hedges_j(df: np.ndarray | float) -> np.ndarray:
+    """Small-sample correction of Hedges g.
+
+    Parameters
+    ----------
+    df : array or float
+        Degrees of freedom, above 1.
+
+    Returns
+    -------
+    array like `df`
+
+    Notes
+    -----
+    Exact, Gamma(df/2) / (sqrt(df/2) Gamma((df-1)/2)); not 1 - 3/(4 df - 1), which is off by
+    0.4 % at df = 4.
+    """
+    half = np.asarray(df, np.float64) / 2
+    return np.exp(gammaln(half) - gammaln(half - 0.5)) / np.sqrt(half)
+
+
+def study_terms(studies: Sequence[Study]) -> StudyTerms:
+    """Collect the constants of the studies that the numerical code needs.
+
+    Parameters
+    ----------
+    studies : sequence of Study
+        K studies; one- and two-sample ones may be mixed.
+
+    Returns
+    -------
+    StudyTerms
+        Each (K,) float64; `c + v2 * g**2` is the sampling variance of g.
+
+    Raises
+    ------
+    SettingError
+        If a study has fewer than 3 degrees of freedom: its variance does not exist.
+    """
+    n1 = np.array([s.n1 for s in studies], np.float64)
+    n2 = np.array([s.n2 for s in studies], np.float64)
+    return StudyTerms(*_constants(n1, n2), n1, n2)
+
+
+def _constants(n1: np.ndarray, n2: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """J, c and v2 of `StudyTerms` for groups of any one shape."""
+    two = n2 > 0
+    df = np.where(two, n1 + n2 - 2, n1 - 1)
+    if not np.all((df > 2) & (n1 >= 2) & ((n2 == 0) | (n2 >= 2))):
+        raise SettingError(
+            "group sizes are too small; one sample needs n1 >= 4, two samples n1, n2 >= 2 and "
+            "n1 + n2 >= 5."
+        )
+    j = hedges_j(df)
+    # np.where evaluates both branches; 1 stands in for the absent group.
+    c = 1 / n1 + np.where(two, 1 / np.where(two, n2, 1.0), 0.0)
+    return j, c, 1 - (df - 2) / (df * j**2)
+
+
+def hedges_g(
+    t: np.ndarray | float, n1: np.ndarray | int, n2: np.ndarray | int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Convert t statistics to Hedges g and its sampling variance.
+
+    Parameters
+    ----------
+    t : array
+        Signed t; NaN stays NaN.
+    n1, n2 : int or array
+        Group sizes that broadcast with `t`; n2 = 0 means one sample.
+
+    Returns
+    -------
+    g, variance : arrays
+        The common shape of the arguments, float64.
+
+    Raises
+    ------
+    SettingError
+        If a study has fewer than 3 degrees of freedom or a group of one.
+    """
+    size1, size2 = np.broadcast_arrays(np.asarray(n1, np.float64), np.asarray(n2, np.float64))
+    j, c, v2 = _constants(size1, size2)
+    g = j * np.asarray(t, np.float64) * np.sqrt(c)
+    return g, c + v2 * g**2
+
+
+def effect_to_bound(studies: Sequence[Study]) -> np.ndarray:
+    """(K,) float64 smallest |g| that each study would have reported, J t_thr sqrt(c)."""
+    terms = study_terms(studies)
+    return terms.j * np.array([s.t_threshold for s in studies]) * np.sqrt(terms.c)
+
+
+def peak_effects(study: Study, compat: bool = False) -> np.ndarray:
+    """Hedges g of each peak of a study.
+
+    Parameters
+    ----------
+    study : Study
+        The study and its n peaks.
+    compat : bool
+        Take the signed number t_thr itself as g of a peak of unknown height. SDM-PSI 6.21 does so,
+        a unit error; otherwise such a peak has the effect of the threshold, J t_thr sqrt(c).
+
+    Returns
+    -------
+    (n,) float64
+    """
+    peaks = study.peaks
+    g = hedges_g(peaks.t, study.n1, study.n2)[0]
+    return np.where(peaks.known, g, peaks.t) if compat else g
