@@ -1,0 +1,210 @@
+"""Tables and JSON out, and the null's maxima in and out; every file whole or not there."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpu_sdm.errors import InputError, OutputError
+
+MISSING = "n/a"
+
+# Columns of null/maxima.tsv by statistic (positive side, negative side) and their precision.
+MAXIMA: dict[str, tuple[tuple[str, str], type[np.floating]]] = {
+    "voxel": (("max_z", "max_neg_z"), np.float32),
+    "tfce": (("max_tfce", "max_neg_tfce"), np.float64),
+}
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that at any moment it is the old one or the new one, never a part.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written; nothing is left behind.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":  # elsewhere a folder cannot be opened, and renames are durable
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return MISSING
+    if isinstance(value, (bool, np.bool_)):
+        return "true" if value else "false"
+    if isinstance(value, (float, np.floating)):
+        # str of a NumPy float is the shortest text that reads back as the same value of its type.
+        return MISSING if math.isnan(value) else str(value)
+    return " ".join(str(value).split()) if isinstance(value, (str, Path)) else str(value)
+
+
+def write_tsv(
+    path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any] | Sequence[Any]]
+) -> None:
+    """Write a tab-separated table with a header.
+
+    Parameters
+    ----------
+    path : path
+        Where.
+    columns : sequence of str
+        Header, in order.
+    rows : iterable of mapping or of sequence
+        Values by column name or in column order. Floats are written so that they read back
+        equal; NaN and None as `n/a`; white space within text as one blank.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    lines = ["\t".join(columns)]
+    for row in rows:
+        values = [row[c] for c in columns] if isinstance(row, Mapping) else list(row)
+        if len(values) != len(columns):
+            raise ValueError(f"A row of {path.name} has {len(values)} values, not {len(columns)}.")
+        lines.append("\t".join(map(_cell, values)))
+    write_bytes(path, ("\n".join(lines) + "\n").encode())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON knows neither NaN nor infinity
+    return str(value) if isinstance(value, Path) else value
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON in the order given, indented by 2.
+
+    NumPy values become plain ones, paths text, NaN and infinities null.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    text = json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, (text + "\n").encode())
+
+
+def _header(statistics: Iterable[str]) -> list[str]:
+    return ["permutation", *(column for s in statistics for column in MAXIMA[s][0])]
+
+
+# The headers that a null can have: both statistics, or one of them.
+HEADERS = {tuple(_header(s)): s for s in (("voxel",), ("tfce",), ("voxel", "tfce"))}
+
+
+def write_maxima(path: Path, maxima: Mapping[str, np.ndarray]) -> None:
+    """Write null/maxima.tsv.
+
+    Parameters
+    ----------
+    path : path
+        Where.
+    maxima : mapping of str to (2, P) float
+        Statistic ("voxel", "tfce") to its maxima on the positive and negative side, permutation
+        0 (the observed one) first. z is held in float32, TFCE in float64.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    statistics = tuple(s for s in MAXIMA if s in maxima)
+    if not statistics or len(statistics) != len(maxima):
+        raise ValueError(f"maxima holds {list(maxima)}; statistics are {list(MAXIMA)}.")
+    columns: list[np.ndarray] = []
+    for s in statistics:
+        held = np.asarray(maxima[s]).astype(MAXIMA[s][1])
+        if not np.array_equal(maxima[s], held):
+            raise ValueError(f"The maxima of {s} do not fit {held.dtype} exactly, or hold NaN.")
+        columns.extend(held)
+    rows = ((i, *values) for i, values in enumerate(zip(*columns, strict=True)))
+    write_tsv(path, _header(statistics), rows)
+
+
+def read_maxima(path: Path, statistics: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """Read null/maxima.tsv, to the bit as it was written.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    statistics : sequence of str, optional
+        What it must hold; by default whatever it does.
+
+    Returns
+    -------
+    dict of str to (2, P) float32 (voxel) or float64 (tfce)
+        Statistic to its maxima on the positive and the negative side.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged: unreadable, cut short, a header, a permutation number or a value
+        that is not what it must be.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the null cannot be read: {error}.", path) from error
+    if not text.endswith("\n"):
+        raise InputError("the null is cut short; run the analysis anew with --force.", path)
+    header, *lines = text[:-1].split("\n")
+    held = HEADERS.get(tuple(header.split("\t")))
+    if held is None or (statistics is not None and set(held) != set(statistics)):
+        wanted = "\t".join(_header(statistics or tuple(MAXIMA)))
+        raise InputError(f"the header is {header!r}, wanted {wanted!r}.", path, 1)
+    if not lines:
+        raise InputError("the null holds no permutation.", path)
+    values = np.empty((2 * len(held), len(lines)))
+    for number, line in enumerate(lines):
+        cells = line.split("\t")
+        if len(cells) != len(values) + 1 or cells[0] != str(number):
+            raise InputError(
+                f"wanted permutation {number} and {len(values)} values, found {line!r}.",
+                path,
+                number + 2,
+            )
+        try:
+            values[:, number] = [float(cell) for cell in cells[1:]]
+        except ValueError as error:
+            raise InputError(f"{line!r} holds what is no number.", path, number + 2) from error
+        if not np.isfinite(values[:, number]).all():
+            raise InputError(f"{line!r} holds a value that is not finite.", path, number + 2)
+    return {s: values[2 * i : 2 * i + 2].astype(MAXIMA[s][1]) for i, s in enumerate(held)}
