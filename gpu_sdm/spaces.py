@@ -66,7 +66,7 @@ class Space:
     @property
     def index(self) -> np.ndarray:
         """(V,) int32 full-grid Fortran index of each analysed voxel, increasing."""
-        return self._index  # type: ignore[attr-defined,no-any-return]
+        return self._index  # type: ignore[attr-defined]
 
     @property
     def n_voxels(self) -> int:

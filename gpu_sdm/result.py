@@ -1,0 +1,69 @@
+"""The finished analysis: maps, nulls, tables and where they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpu_sdm.clusters import COLUMNS as CLUSTER_COLUMNS
+from gpu_sdm.config import Settings
+from gpu_sdm.io.nifti import write_named_map
+from gpu_sdm.io.tables import write_json, write_maxima, write_tsv
+from gpu_sdm.spaces import Space
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """What an analysis found.
+
+    Parameters
+    ----------
+    settings : Settings
+        What was asked for.
+    space : Space
+        Grid and mask.
+    maps : dict of str to (V,) float32
+        `g se z p p_neg log_p log_p_neg tau2 i2 h2 q mask` and those of each statistic.
+    maxima : dict of str to (2, P)
+        The null: statistic -> maxima of the positive and the negative side, permutation 0 (the
+        observed) first.
+    studies, peaks : list of rows
+        What was read and how it was used.
+    clusters : dict of str to list of rows
+        Threshold name -> cluster table.
+    provenance : dict
+        Content of run.json.
+    """
+
+    settings: Settings
+    space: Space
+    maps: Mapping[str, np.ndarray]
+    maxima: Mapping[str, np.ndarray]
+    studies: Sequence[Row]
+    peaks: Sequence[Row]
+    clusters: Mapping[str, Sequence[Row]]
+    provenance: Mapping[str, Any]
+
+    @property
+    def timings(self) -> Mapping[str, float]:
+        """Seconds per stage."""
+        return self.provenance["timings_s"]
+
+    def save(self, folder: Path) -> None:
+        """Write maps/, null/, tables/ and run.json into an existing empty folder."""
+        for name in ("maps", "null", "tables"):
+            (folder / name).mkdir()
+        for name, values in self.maps.items():
+            write_named_map(folder / "maps", name, values, self.space)
+        write_maxima(folder / "null" / "maxima.tsv", self.maxima)
+        for name, rows in {"studies": self.studies, "peaks": self.peaks}.items():
+            write_tsv(folder / "tables" / f"{name}.tsv", list(rows[0]), rows)
+        for name, rows in self.clusters.items():
+            write_tsv(folder / "tables" / f"clusters_{name}.tsv", CLUSTER_COLUMNS, rows)
+        write_json(folder / "run.json", self.provenance)

@@ -1,0 +1,155 @@
+"""Most likely coefficients and heterogeneity of every voxel, from the bounds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from gpu_sdm import cache
+from gpu_sdm.data import Bounds, RandomEffects, StudyTerms
+from gpu_sdm.errors import NumericalError
+from gpu_sdm.ops.fit_bounds import FIT_BOUNDS
+from gpu_sdm.spaces import Space
+
+SMOOTHING_MM = 1.0  # standard deviation; fitted to SDM-PSI's maps
+BLOCK = 4096  # voxels between two progress reports
+# A part of the key of cached fits: raise it whenever the numbers change.
+CODE_VERSION = "estimate 1"
+
+Progress = Callable[[int, int], None]
+
+
+def default_discards(n_studies: int) -> int:
+    """Studies that SDM-PSI's conservative rule drops: metansue's count and one more.
+
+    Examples
+    --------
+    >>> [default_discards(k) for k in (30, 50, 77, 78, 135)]
+    [2, 3, 4, 5, 8]
+    """
+    if n_studies <= 77:
+        return 2 + (n_studies > 30) + (n_studies > 59)
+    return 1 + max(4, math.ceil((n_studies - 34) / 15))
+
+
+def smooth_in_mask(values: np.ndarray, space: Space, sigma_mm: float = SMOOTHING_MM) -> np.ndarray:
+    """Smooth a map (V,) by a Gaussian that sees only the mask; float64.
+
+    The mean over the voxels of the mask in reach, so that a constant map stays constant.
+    """
+
+    def blur(x: np.ndarray | float) -> np.ndarray:
+        volume = np.zeros(int(np.prod(space.shape)))
+        volume[space.index] = x
+        volume = volume.reshape(space.shape, order="F")
+        return space.extract(gaussian_filter(volume, sigma_mm / space.voxel_size, mode="constant"))
+
+    return blur(values) / blur(1.0)
+
+
+def require_finite(values: np.ndarray, what: str, space: Space) -> None:
+    """Raise where a map (..., V) holds NaN, naming the first voxel.
+
+    Raises
+    ------
+    NumericalError
+    """
+    bad = np.isnan(values).reshape(-1, values.shape[-1]).any(0)
+    if bad.any():
+        voxel = int(np.argmax(bad))
+        x, y, z = space.mm(np.array([voxel]))[0]
+        raise NumericalError(
+            f"{what} is not a number at {int(bad.sum())} voxels, the first at MNI "
+            f"({x:g}, {y:g}, {z:g}) mm; check the inputs there."
+        )
+
+
+def _fit(
+    bounds: Bounds,
+    terms: StudyTerms,
+    x: np.ndarray,
+    crit: np.ndarray,
+    discards: int,
+    backend: str,
+    progress: Progress | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Unsmoothed fit of all voxels, cached by content."""
+    entry = cache.key(
+        CODE_VERSION, bounds.lower, bounds.upper, terms.c, terms.v2, x, crit, discards, backend
+    )
+    names = ("beta", "tau2", "discarded", "converged")
+    stored = cache.load("estimate", entry)
+    n = bounds.lower.shape[1]
+    if stored is None or set(stored) != set(names):
+        fit = FIT_BOUNDS.on("numpy" if backend == "numpy" else "cpu")
+        parts = []
+        for start in range(0, n, BLOCK):
+            block = slice(start, min(n, start + BLOCK))
+            lower, upper = bounds.lower[:, block], bounds.upper[:, block]
+            parts.append(fit(lower, upper, terms.c, terms.v2, x, crit, discards))
+            if progress is not None:
+                progress(block.stop, n)
+        joined = (np.concatenate(p, axis=-1) for p in zip(*parts, strict=True))
+        stored = dict(zip(names, joined, strict=True))
+        cache.store("estimate", entry, **stored)
+    elif progress is not None:
+        progress(n, n)
+    return stored["beta"], stored["tau2"], stored["discarded"], stored["converged"]
+
+
+def estimate(
+    bounds: Bounds,
+    terms: StudyTerms,
+    x: np.ndarray,
+    crit: np.ndarray,
+    discards: int | None,
+    space: Space,
+    backend: str = "cpu",
+    progress: Progress | None = None,
+) -> RandomEffects:
+    """Fit coefficients and tau2 to the bounds and smooth their maps.
+
+    Parameters
+    ----------
+    bounds : Bounds
+        (K, V).
+    terms : StudyTerms
+        Constants of the K studies.
+    x : (K, Q) float64
+        Design.
+    crit : (Q,) float64
+        Combination of coefficients that the leave-one-out rule makes small.
+    discards : int or None
+        Studies that rule drops, None for SDM-PSI's number; at most K - Q - 1.
+    space : Space
+        For the smoothing, and to name a voxel in an error.
+    backend : {"cpu", "numpy"}
+        Which implementation; any other backend uses the compiled one.
+    progress : callable, optional
+        Called with (voxels done, all voxels).
+
+    Raises
+    ------
+    NumericalError
+        If a bound is not a number.
+
+    Notes
+    -----
+    Every map of coefficients and that of tau2 are smoothed inside the mask (Gaussian, standard
+    deviation 1 mm). The unsmoothed fit is cached by content.
+    """
+    k, q = x.shape
+    dropped = default_discards(k) if discards is None else discards
+    dropped = max(0, min(dropped, k - q - 1))
+    require_finite(bounds.lower, "A lower bound", space)
+    require_finite(bounds.upper, "An upper bound", space)
+    beta, tau2, discarded, converged = _fit(bounds, terms, x, crit, dropped, backend, progress)
+    return RandomEffects(
+        beta=np.stack([smooth_in_mask(b, space) for b in beta]),
+        tau2=smooth_in_mask(tau2, space),
+        discarded=discarded,
+        not_converged=int((~converged).sum()),
+    )

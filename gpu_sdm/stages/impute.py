@@ -1,0 +1,110 @@
+"""Multiple imputation: complete effects of every study, drawn between its bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from gpu_sdm.config import Settings
+from gpu_sdm.data import Bounds, RandomEffects, StudyTerms
+from gpu_sdm.ops.impute import IMPUTE, KNOWN
+from gpu_sdm.rng import stream_key
+from gpu_sdm.spaces import Space
+from gpu_sdm.stages.estimate import require_finite
+
+BLOCK = 16384  # voxels between two progress reports
+
+Progress = Callable[[int, int], None]
+
+
+def n_imputations(bounds: Bounds, wanted: int) -> int:
+    """One imputation where every effect is known, else the number wanted."""
+    censored = any(
+        bool((upper.astype(np.float64) - lower >= KNOWN).any())
+        for lower, upper in zip(bounds.lower, bounds.upper, strict=True)
+    )
+    return wanted if censored else 1
+
+
+def impute(
+    bounds: Bounds,
+    fit: RandomEffects,
+    terms: StudyTerms,
+    x: np.ndarray,
+    names: Sequence[str],
+    settings: Settings,
+    space: Space,
+    backend: str = "cpu",
+    progress: Progress | None = None,
+) -> tuple[np.ndarray, int]:
+    """Draw `settings.imputations` complete data sets (one where nothing is censored).
+
+    Parameters
+    ----------
+    bounds : Bounds
+        (K, V).
+    fit : RandomEffects
+        Smoothed coefficients and tau2.
+    terms : StudyTerms
+        Constants of the K studies.
+    x : (K, Q) float64
+        Design of `fit`.
+    names : K str
+        Study names: a study's draws depend on its name, not on its row.
+    settings : Settings
+        For the seed, the number and the law.
+    space : Space
+        For the voxels' place in the full grid, on which the draws depend.
+    backend : {"cpu", "numpy"}
+        Which implementation; any other backend uses the compiled one.
+    progress : callable, optional
+        Called with (voxels done, all voxels).
+
+    Returns
+    -------
+    effects : (M, K, V) float32
+    fallbacks : int
+        Voxels of studies drawn from the truncated normal where SDM-PSI's law cannot have the
+        wanted mean and variance.
+
+    Raises
+    ------
+    NumericalError
+        If an effect is not a number.
+    """
+    k, v = bounds.lower.shape
+    m = n_imputations(bounds, settings.imputations)
+    keys = np.array([stream_key(settings.seed, "impute", s) for s in names], np.uint32)
+    draw = IMPUTE.on("numpy" if backend == "numpy" else "cpu")
+    effects = np.empty((m, k, v), np.float32)
+    fallbacks = 0
+    for start in range(0, v, BLOCK):
+        block = slice(start, min(v, start + BLOCK))
+        effects[:, :, block], more = draw(
+            bounds.lower[:, block],
+            bounds.upper[:, block],
+            x @ fit.beta[:, block],
+            fit.tau2[block],
+            terms.c,
+            terms.v2,
+            keys,
+            space.index[block],
+            0,
+            m,
+            settings.imputation,
+        )
+        require_finite_block(effects, block, space)
+        fallbacks += more
+        if progress is not None:
+            progress(block.stop, v)
+    return effects, fallbacks
+
+
+def require_finite_block(effects: np.ndarray, block: slice, space: Space) -> None:
+    """Raise NumericalError where a block of voxels of `effects` (M, K, V) holds NaN."""
+    worst = effects[:, :, block].sum(axis=(0, 1), dtype=np.float64)
+    if np.isnan(worst).any():
+        whole = np.zeros(space.n_voxels)
+        whole[block] = worst
+        require_finite(whole, "An imputed effect", space)

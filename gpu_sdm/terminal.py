@@ -1,0 +1,192 @@
+"""What a person sees: summary and tables on stdout, progress and errors on stderr."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from gpu_sdm.analysis import Analysis
+    from gpu_sdm.forecast import Forecast
+    from gpu_sdm.result import Result
+
+LISTED = 6  # notices of one kind that are spelt out; all are in run.json
+THRESHOLD_SHOWN = "fwe-tfce-0.05"
+
+
+def _out() -> Console:
+    return Console()
+
+
+def _err() -> Console:
+    return Console(stderr=True)
+
+
+class _Rate(ProgressColumn):
+    """Work per second of a running task."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if not speed else f"{speed:.3g}/s")
+
+
+class StageProgress:
+    """A progress bar per stage on stderr, with rate and time left.
+
+    Call it with (stage, done, total); a new stage starts its own bar.
+    """
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description:<14}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=_err(),
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> StageProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the display."""
+        self._progress.stop()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show how far a stage is."""
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(stage, total=total, completed=done)
+        else:
+            self._progress.update(self._tasks[stage], completed=done, total=total)
+
+
+def show_error(message: str) -> None:
+    """One red line on stderr."""
+    _err().print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+
+
+def say_interrupted(out: Path) -> None:
+    """Tell how to go on after Ctrl-C."""
+    _err().print(
+        f"interrupted; what is finished is kept in {escape(str(out))}.partial: "
+        "give the same command again to go on.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def show_pairs(title: str, pairs: Mapping[str, str]) -> None:
+    """Two columns under a title."""
+    table = Table.grid(padding=(0, 2))
+    for name, value in pairs.items():
+        table.add_row(escape(name), escape(value))
+    _out().print(Panel(table, title=title, expand=False))
+
+
+def show_cache(folder: Path, entries: Sequence[Any]) -> None:
+    """List the cache by kind."""
+    table = Table(title=f"cache {folder}", title_justify="left")
+    for column in ("kind", "files", "MB"):
+        table.add_column(column, justify="left" if column == "kind" else "right")
+    kinds = sorted({e.kind for e in entries})
+    for kind in kinds:
+        sizes = [e.size for e in entries if e.kind == kind]
+        table.add_row(kind, str(len(sizes)), f"{sum(sizes) / 1e6:.1f}")
+    table.add_row("all", str(len(entries)), f"{sum(e.size for e in entries) / 1e6:.1f}")
+    _out().print(table)
+
+
+def show_summary(analysis: Analysis) -> None:
+    """Say what was read and what will be done, before the long work."""
+    from gpu_sdm.provenance import summary
+
+    show_pairs("gpu-sdm permute", summary(analysis))
+    notices = analysis.notices
+    console = _err()
+    for kind in sorted({n.kind for n in notices}):
+        same = [n.message for n in notices if n.kind == kind]
+        console.print(f"[yellow]warning:[/] {kind.replace('_', ' ')}: {len(same)}", highlight=False)
+        for message in same[:LISTED]:
+            console.print(f"  {escape(message)}", highlight=False, soft_wrap=True)
+        if len(same) > LISTED:
+            console.print(f"  ... and {len(same) - LISTED} more, all in run.json", highlight=False)
+
+
+def show_forecast(found: Forecast, permutations: int) -> None:
+    """Print memory and expected time of a dry run."""
+    show_pairs(
+        "dry run: nothing was written",
+        {
+            "memory needed": f"{found.memory / 1e9:.1f} GB",
+            "memory free": "unknown" if found.free is None else f"{found.free / 1e9:.1f} GB",
+            "preparation": f"about {_duration(found.preparation)} (less where it is cached)",
+            "permutations": f"about {found.rate:.3g} per second, measured on one tile just now",
+            "in all": f"about {_duration(found.preparation + permutations / found.rate)}",
+        },
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def show_result(result: Result) -> None:
+    """Print the cluster table of the strictest threshold that was computed."""
+    name = THRESHOLD_SHOWN if THRESHOLD_SHOWN in result.clusters else next(iter(result.clusters))
+    rows = result.clusters[name]
+    table = Table(title=f"clusters at {name} (k >= 10), each side at its own alpha")
+    for column in ("side", "MNI x y z", "SDM-Z", "p", "g", "I2 %", "voxels", "label"):
+        table.add_column(column, justify="left" if column in ("side", "label") else "right")
+    for row in rows:
+        table.add_row(
+            row["side"],
+            f"{row['x_mm']:g} {row['y_mm']:g} {row['z_mm']:g}",
+            f"{row['sdm_z']:.2f}",
+            f"{row['p']:.4f}",
+            f"{row['g']:.2f}",
+            f"{row['i2']:.1f}",
+            f"{row['voxels']:,}",
+            row["label"],
+        )
+    console = _out()
+    console.print(table if rows else f"no cluster at {name}")
+    console.print(
+        "  ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.timings.items()),
+        highlight=False,
+        style="dim",
+    )
