@@ -22,12 +22,14 @@ from pathlib import Path
 
 import numpy as np
 from machine import machine
+from sdm_optimiser import stuck_means
 
 import gpu_sdm
 from gpu_sdm.analysis import Analysis, limited_threads, prepare
 from gpu_sdm.backend import get_backend
 from gpu_sdm.data import Study
 from gpu_sdm.io.nifti import read_map
+from gpu_sdm.ops.fit_bounds import FIT_BOUNDS
 from gpu_sdm.permute.engine import Problem, permute
 from gpu_sdm.permute.plan import ExplicitPlan, PermutationPlan
 from gpu_sdm.pipeline import build_problem, execute
@@ -37,6 +39,8 @@ from gpu_sdm.stages.subjects import subject_bank
 HOME = Path(__file__).parents[1]
 DATA = Path(os.environ.get("GPU_SDM_DATA", HOME.parent / "shared" / "data")) / "enge2021"
 REAL = {"g": "mod1_g", "z": "mod1_z", "tau2": "mod1_tau2", "i2": "mod1_h_i2", "q": "mod1_h_Q"}
+
+FAILURE = 0.1  # exact optimum and emulated minimiser (sdm_optimiser.py) further apart than this
 
 rows: list[dict[str, object]] = []
 
@@ -75,11 +79,31 @@ def enge(**settings: object) -> Analysis:
     return prepare(dataset, chosen, get_backend())
 
 
-def part_bounds() -> None:
-    """Own bounds in, mean model out."""
+def part_bounds(sample: int = 5000) -> None:
+    """Own bounds in, mean model out; on a sample also apart from the original's failures."""
     analysis = enge(permutations=1, bounds=DATA / "pp", statistic=("voxel",), exchange="studies")
     maps = execute(analysis).maps
     compare("bounds", analysis, maps, {"g": 0.98, "tau2": 0.98, "i2": 0.98, "z": 0.95})
+    voxels = np.random.default_rng(20261122).choice(analysis.space.n_voxels, sample, replace=False)
+    lower, upper = (b[:, voxels] for b in (analysis.bounds.lower, analysis.bounds.upper))
+    terms, x, d = analysis.terms, analysis.design.X, analysis.discards
+    exact = FIT_BOUNDS.on("cpu")(lower, upper, terms.c, terms.v2, x, np.ones(1), d)[0][0]
+    failed = np.abs(stuck_means(lower, upper, terms.c, terms.v2, d) - exact) > FAILURE
+    report("bounds", f"share of {sample} voxels where SDM-PSI's minimiser fails", failed.mean())
+    for name, bar in (("g", 0.98), ("z", 0.95), ("tau2", 0.98), ("i2", 0.98)):
+        real = read_map(DATA / "mod1" / f"{REAL[name]}.nii.gz", analysis.space)[voxels]
+        ours = maps[name][voxels]
+        for which, keep in (("elsewhere", ~failed), ("there", failed)):
+            r = np.corrcoef(ours[keep], real[keep])[0, 1]
+            apart = which == "elsewhere"
+            report(
+                "bounds",
+                f"{name}: r {which}",
+                r,
+                f">= {bar}" if apart else "",
+                r >= bar if apart else None,
+            )
+            report("bounds", f"{name}: bias {which}", float((ours - real)[keep].mean()))
 
 
 def part_peaks() -> None:

@@ -171,7 +171,8 @@ def show_result(result: Result) -> None:
     rows = result.clusters[name]
     table = Table(title=f"clusters at {name} (k >= 10), each side at its own alpha")
     for column in ("side", "MNI x y z", "SDM-Z", "p", "g", "I2 %", "voxels", "label"):
-        table.add_column(column, justify="left" if column in ("side", "label") else "right")
+        left = column in ("side", "label")
+        table.add_column(column, justify="left" if left else "right", overflow="fold")
     for row in rows:
         table.add_row(
             row["side"],

@@ -18,6 +18,7 @@ from projects import write_mask, write_project
 import gpu_sdm
 from gpu_sdm import output
 from gpu_sdm.errors import CheckpointMismatch, OutputError
+from gpu_sdm.io.tables import read_maxima
 from gpu_sdm.permute import checkpoint
 from gpu_sdm.permute.null import NullState
 
@@ -166,6 +167,33 @@ def test_killed_at_random_times_goes_on_bit_for_bit(project, mask, whole, tmp_pa
         subprocess.run(command, check=True, capture_output=True)
     assert files(out) == files(whole)
     assert not output.partial_of(out).exists()
+
+
+def test_ctrl_c_saves_says_how_to_go_on_and_exits_130(project, mask, tmp_path):
+    out = tmp_path / "o"
+    command = [
+        sys.executable, "-m", "gpu_sdm.cli", "permute", str(project), "--out", str(out),
+        "--mask", str(mask), "--voxel-size", "4", "--imputations", "3", "-n", "1000000",
+    ]  # fmt: skip
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        saved = output.partial_of(out) / "checkpoint.npz"
+        deadline = time.monotonic() + 60
+        while not saved.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        run.send_signal(signal.SIGINT)
+        _, said = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert "give the same command again to go on" in said
+    kept = checkpoint.load_null(saved, ("voxel", "tfce"), 1_000_000)
+    assert kept.done > 0
+    shorter = settings(mask, permutations=kept.done + 40)
+    gpu_sdm.run(gpu_sdm.read(project), shorter, out=out)
+    whole = gpu_sdm.run(gpu_sdm.read(project), shorter)
+    stored = read_maxima(out / "null" / "maxima.tsv", ("voxel", "tfce"))
+    for name, maxima in whole.maxima.items():
+        assert np.array_equal(stored[name], maxima)
 
 
 @pytest.mark.parametrize("step", ["replace", "fsync", "write"])

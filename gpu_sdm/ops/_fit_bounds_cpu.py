@@ -14,6 +14,9 @@ import numpy as np
 
 from gpu_sdm.ops._fit_bounds_design import drop_study, newton, weigh
 from gpu_sdm.ops._fit_bounds_terms import (
+    MAX_DOUBLINGS,
+    MAX_HALVINGS,
+    MAX_STEPS,
     TIE,
     converged_step,
     fill,
@@ -23,14 +26,11 @@ from gpu_sdm.ops._fit_bounds_terms import (
 from gpu_sdm.ops.bounded_normal import LOG_ROOT_2PI, log_interval_scalar
 
 BLOCK = 32  # voxels of one piece of work
-MAX_STEPS = 100
-MAX_HALVINGS = 40
-MAX_DOUBLINGS = 60
 
 
 @nb.njit(cache=True, nogil=True)
 def _total(mu, w, keep, skip, at):  # type: ignore[no-untyped-def]
-    """Sums over the kept studies but `skip` at a common mean; fills `at`."""
+    """Add up the kept studies but `skip` at a common mean; fills `at`."""
     f = g = h = 0.0
     for k in range(w.shape[1]):
         if keep[k] and k != skip:
@@ -152,7 +152,7 @@ def _profile(t, mu, w):  # type: ignore[no-untyped-def]
 
 @nb.njit(cache=True, nogil=True)
 def _profile_slope(t, mu, w):  # type: ignore[no-untyped-def]
-    """Derivative of `_profile` in t."""
+    """Differentiate `_profile` in t."""
     g = 0.0
     for k in range(w.shape[1]):
         if w[6, k] > 0.0:
@@ -238,39 +238,44 @@ def _fit_mean(w, keep, discarded, v, at, base, value, fit, fine, work, walls):  
     return mu, good
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
-def fit_all(lower, upper, c, v2, X, crit, grid, beta, tau2, discarded, converged):  # type: ignore[no-untyped-def]
-    """Every voxel; fills beta (Q, V), tau2 (V,), discarded (D, V), converged (V,)."""
+@nb.njit(cache=True, nogil=True)
+def _fit_block(block, one, lower, upper, c, v2, X, crit, grid, beta, tau2, discarded, converged):  # type: ignore[no-untyped-def]
+    """One piece of work; `one`: the design is a column of ones."""
     n, n_voxels = lower.shape
     q = X.shape[1]
-    mean_only = q == 1 and np.all(X == 1.0)
-    for block in nb.prange((n_voxels + BLOCK - 1) // BLOCK):
-        w, at, base = np.empty((9, n)), np.zeros((3, n)), np.zeros((3, n))
-        work, walls = np.zeros((3, n)), np.zeros((2, n), np.int64)
-        keep, fine = np.empty(n, np.bool_), np.empty(n, np.bool_)
-        value, fit, mu = np.empty(n), np.empty((n, q)), np.empty(n)
-        t, f = np.empty(grid.size + MAX_DOUBLINGS), np.empty(grid.size + MAX_DOUBLINGS)
-        here = np.empty(q)
-        for v in range(block * BLOCK, min(n_voxels, (block + 1) * BLOCK)):
-            fill(lower, upper, c, v2, v, w)
-            keep[:] = True
-            if mean_only:
-                here[0], good = _fit_mean(
-                    w, keep, discarded, v, at, base, value, fit[:, 0], fine, work, walls
-                )
-            else:
-                here[:] = 0.0
-                good = newton(here, X, w, keep, -1, at)
-                for step in range(discarded.shape[0]):
-                    k = drop_study(here, X, crit, w, keep, at, base, value, fit, fine, work[0])
-                    here[:] = fit[k]
-                    keep[k] = False
-                    good = good and fine[k]
-                    discarded[step, v] = k
-            for k in range(n):
-                mu[k] = 0.0
-                for p in range(q):
-                    mu[k] += X[k, p] * here[p]
-            beta[:, v] = here
-            converged[v] = good
-            tau2[v] = _fit_tau2(mu, w, grid, t, f)
+    w, at, base = np.empty((9, n)), np.zeros((3, n)), np.zeros((3, n))
+    work, walls = np.zeros((3, n)), np.zeros((2, n), np.int64)
+    keep, fine = np.empty(n, np.bool_), np.empty(n, np.bool_)
+    value, fit, mu = np.empty(n), np.empty((n, q)), np.empty(n)
+    t, f = np.empty(grid.size + MAX_DOUBLINGS), np.empty(grid.size + MAX_DOUBLINGS)
+    here = np.empty(q)
+    for v in range(block * BLOCK, min(n_voxels, (block + 1) * BLOCK)):
+        fill(lower, upper, c, v2, v, w)
+        keep[:] = True
+        if one:
+            here[0], good = _fit_mean(
+                w, keep, discarded, v, at, base, value, fit[:, 0], fine, work, walls
+            )
+        else:
+            here[:] = 0.0
+            good = newton(here, X, w, keep, -1, at)
+            for step in range(discarded.shape[0]):
+                k = drop_study(here, X, crit, w, keep, at, base, value, fit, fine, work[0])
+                here[:] = fit[k]
+                keep[k] = False
+                good = good and fine[k]
+                discarded[step, v] = k
+        for k in range(n):
+            mu[k] = 0.0
+            for p in range(q):
+                mu[k] += X[k, p] * here[p]
+        beta[:, v] = here
+        converged[v] = good
+        tau2[v] = _fit_tau2(mu, w, grid, t, f)
+
+
+@nb.njit(cache=True, nogil=True, parallel=True)
+def fit_all(one, lower, upper, c, v2, X, crit, grid, beta, tau2, discarded, converged):  # type: ignore[no-untyped-def]
+    """Every voxel; fills beta (Q, V), tau2 (V,), discarded (D, V), converged (V,)."""
+    for block in nb.prange((lower.shape[1] + BLOCK - 1) // BLOCK):
+        _fit_block(block, one, lower, upper, c, v2, X, crit, grid, beta, tau2, discarded, converged)

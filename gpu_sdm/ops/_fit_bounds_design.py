@@ -7,10 +7,14 @@ import math
 import numba as nb
 import numpy as np
 
-from gpu_sdm.ops._fit_bounds_terms import TIE, converged_step, study_terms, weigh
-
-MAX_STEPS = 100
-MAX_HALVINGS = 40
+from gpu_sdm.ops._fit_bounds_terms import (
+    MAX_HALVINGS,
+    MAX_STEPS,
+    TIE,
+    converged_step,
+    study_terms,
+    weigh,
+)
 
 
 @nb.njit(cache=True, nogil=True)
@@ -60,8 +64,10 @@ def solve(a, b):  # type: ignore[no-untyped-def]
 @nb.njit(cache=True, nogil=True)
 def _hessian(X, w, keep, skip, at, mode, hess):  # type: ignore[no-untyped-def]
     """Fill `hess`: as it is (0), less what it must exceed (1), negative parts raised (2)."""
-    hess[:] = 0.0
     q = X.shape[1]
+    for i in range(q):
+        for j in range(q):
+            hess[i, j] = 0.0
     for k in range(w.shape[1]):
         if keep[k] and k != skip:
             h = at[2, k]
@@ -80,14 +86,16 @@ def _hessian(X, w, keep, skip, at, mode, hess):  # type: ignore[no-untyped-def]
 @nb.njit(cache=True, nogil=True)
 def direction(X, w, keep, skip, at, hess, step):  # type: ignore[no-untyped-def]
     """Newton step (Q,) from the terms in `at`."""
-    step[:] = 0.0
+    for p in range(X.shape[1]):
+        step[p] = 0.0
     for k in range(w.shape[1]):
         if keep[k] and k != skip:
             for p in range(X.shape[1]):
                 step[p] += at[1, k] * X[k, p]
-    _hessian(X, w, keep, skip, at, 1, hess)
-    _hessian(X, w, keep, skip, at, 0 if factor(hess) else 2, hess)
-    factor(hess)
+    mode = 1
+    for _ in range(2):
+        _hessian(X, w, keep, skip, at, mode, hess)
+        mode = 0 if factor(hess) else 2
     solve(hess, step)
 
 
@@ -103,18 +111,23 @@ def newton(beta, X, w, keep, skip, at):  # type: ignore[no-untyped-def]
         moved = False
         f_new = f
         for _ in range(MAX_HALVINGS):
-            new[:] = beta - size * step
+            for p in range(q):
+                new[p] = beta[p] - size * step[p]
             f_new = total(new, X, w, keep, skip, at)
             if f_new <= f + 1e-12 * (1.0 + abs(f)):
                 moved = True
                 break
             size *= 0.5
-        longest = np.abs(step).max()
+        longest = largest = 0.0
+        for p in range(q):
+            longest = max(longest, abs(step[p]))
         if not moved:
             return longest <= 1e-6
-        beta[:] = new
+        for p in range(q):
+            beta[p] = new[p]
+            largest = max(largest, abs(new[p]))
         f = f_new
-        if converged_step(longest, np.abs(beta).max()):
+        if converged_step(longest, largest):
             return True
     return False
 
@@ -153,8 +166,8 @@ def drop_study(beta, X, crit, w, keep, at, base, value, fit, fine, guess):  # ty
         solved[k] = True
         if guess[k] - abs(fit[k, 0]) > best + TIE:
             continue
-        fit[k] = beta
-        at[:] = base
+        for p in range(q):
+            fit[k, p] = beta[p]
         fine[k] = newton(fit[k], X, w, keep, k, at)
         value[k] = 0.0
         for p in range(q):

@@ -9,9 +9,12 @@ import numpy as np
 
 from gpu_sdm.ops.bounded_normal import FAR, LOG_ROOT_2PI, ROOT_HALF, log_interval_scalar
 
-KNOWN = 1e-5
-TIE = 1e-7
-STEP_TOL = 1e-9
+KNOWN = 1e-5  # bounds closer than this are one observed effect (maps are float32)
+STEP_TOL = 1e-9  # a smaller Newton step ends the search
+TIE = 1e-7  # leave-one-out criteria this close are equal: the first study in the table counts
+MAX_STEPS = 100
+MAX_HALVINGS = 40
+MAX_DOUBLINGS = 60
 _ROOT_2PI_INVERSE = 0.3989422804014327
 
 

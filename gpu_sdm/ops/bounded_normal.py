@@ -7,6 +7,7 @@ and in logs, so that limits 12 or 1,000 standard deviations away keep their digi
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numba as nb
@@ -21,9 +22,7 @@ FAR = 1e10  # an infinite limit, in standard deviations
 # concentrated near 0 when the interval lies in a tail.
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(20)
 _EDGES = np.array([0.0, 0.1, 0.35, 1.0])
-_AT = np.concatenate(
-    [lo + (hi - lo) * (_NODES + 1) / 2 for lo, hi in zip(_EDGES[:-1], _EDGES[1:], strict=True)]
-)
+_AT = np.concatenate([lo + (hi - lo) * (_NODES + 1) / 2 for lo, hi in itertools.pairwise(_EDGES)])
 _BY = np.concatenate([w * _WEIGHTS / 2 for w in np.diff(_EDGES)])
 _REACH = 45.0  # exp(-45) of the density is nothing beside its start
 
@@ -174,7 +173,7 @@ def truncated_quantile(
 
 @nb.njit(nb.float64(nb.float64), cache=True, nogil=True)
 def quantile_of_log_scalar(log_p):  # type: ignore[no-untyped-def]
-    """Standard normal quantile of exp(log_p), log_p <= log(1/2), to 1e-15 (AS 241).
+    """Give the standard normal quantile of exp(log_p), log_p <= log(1/2), to 1e-15 (AS 241).
 
     References
     ----------

@@ -7,15 +7,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpu_sdm.ops import _fit_bounds_cpu as compiled
+from gpu_sdm.ops._arrays import read_only
+from gpu_sdm.ops._fit_bounds_terms import (
+    KNOWN,
+    MAX_DOUBLINGS,
+    MAX_HALVINGS,
+    MAX_STEPS,
+    STEP_TOL,
+    TIE,
+)
 from gpu_sdm.ops._op import Op
 from gpu_sdm.ops.bounded_normal import FAR, LOG_ROOT_2PI, log_interval
 
-KNOWN = 1e-5  # bounds closer than this are one observed effect (maps are float32)
-STEP_TOL = 1e-9  # a smaller Newton step ends the search
-TIE = 1e-7  # leave-one-out criteria this close are equal: the first study in the table counts
-MAX_STEPS = 100
-MAX_HALVINGS = 40
-MAX_DOUBLINGS = 60
 GRID = np.concatenate([[0.0], np.geomspace(1e-4, 2.0, 45)])  # tau2 is bracketed on it
 
 
@@ -74,7 +77,9 @@ def _terms(mu: np.ndarray, d: _Data, keep: np.ndarray) -> tuple[np.ndarray, ...]
     return tuple(np.where(keep, x, 0.0) for x in out)
 
 
-def _direction(grad: np.ndarray, h: np.ndarray, d: _Data, X: np.ndarray, keep: np.ndarray):
+def _direction(
+    grad: np.ndarray, h: np.ndarray, d: _Data, X: np.ndarray, keep: np.ndarray
+) -> np.ndarray:
     """Newton step (Q, V); where the Hessian is not positive, with its negative parts raised."""
     floor = 1e-3 / np.where(d.known, d.v, d.v_upper)
     plain = np.einsum("kv,kp,kq->vpq", h, X, X)
@@ -255,18 +260,20 @@ def _cpu(
     crit: np.ndarray,
     discards: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    n_studies, n_voxels = lower.shape
+    n_voxels = lower.shape[1]
     beta = np.empty((X.shape[1], n_voxels))
     tau2 = np.empty(n_voxels)
     discarded = np.empty((discards, n_voxels), np.int16)
     converged = np.empty(n_voxels, bool)
+    one = X.shape[1] == 1 and bool(np.all(X == 1.0))
     compiled.fit_all(
-        np.ascontiguousarray(lower, np.float32),
-        np.ascontiguousarray(upper, np.float32),
-        np.ascontiguousarray(c, np.float64),
-        np.ascontiguousarray(v2, np.float64),
-        np.ascontiguousarray(X, np.float64),
-        np.ascontiguousarray(crit, np.float64),
+        one,
+        read_only(lower, np.float32),
+        read_only(upper, np.float32),
+        read_only(c),
+        read_only(v2),
+        read_only(X),
+        read_only(crit),
         GRID,
         beta,
         tau2,

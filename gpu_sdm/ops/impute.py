@@ -7,11 +7,10 @@ from typing import Any
 
 import numba as nb
 import numpy as np
-from scipy import special
 
+from gpu_sdm.ops._arrays import read_only
 from gpu_sdm.ops._op import Op
 from gpu_sdm.ops.bounded_normal import (
-    LOG_ROOT_2PI,
     log_interval_scalar,
     log_phi_scalar,
     truncated_moments,
@@ -19,64 +18,12 @@ from gpu_sdm.ops.bounded_normal import (
     truncated_quantile,
     truncated_quantile_scalar,
 )
+from gpu_sdm.ops.two_spikes import two_spikes, two_spikes_scalar
 from gpu_sdm.rng import normal_pair, normals, philox, philox_words, uniform, uniform_word
 
 KNOWN = 1e-5  # bounds closer than this are one observed effect
-N_EFF = 180.0  # neighbours that SDM-PSI's average amounts to (150-200 in its own imputations)
 LAWS = ("sdm", "truncated-normal")
 BLOCK = 128  # voxels of one piece of work
-_CLIP_STEPS = 8
-
-
-def _clipped_variance(t: np.ndarray) -> np.ndarray:
-    """Variance of a standard normal clipped to [-t, t]."""
-    tail = special.ndtr(-t)
-    return 1 - 2 * tail - 2 * t * np.exp(-0.5 * t * t - LOG_ROOT_2PI) + 2 * t * t * tail
-
-
-def _clip_limit(reach: np.ndarray) -> np.ndarray:
-    """Where to clip a standard normal so that, rescaled to variance 1, it ends at +-reach.
-
-    Possible down to reach = 1, where only the two ends are left (t = 0).
-    """
-    t = np.array(reach, np.float64)
-    for _ in range(_CLIP_STEPS):  # Newton on t / sd(t) - reach, nearly linear in t
-        variance = _clipped_variance(t)
-        root = np.sqrt(variance)
-        slope = (1 - 2 * t * t * special.ndtr(-t) / variance) / root
-        t = np.clip(t - (t / root - reach) / slope, 1e-6, reach)
-    return t
-
-
-def two_spikes(
-    mean: np.ndarray, variance: np.ndarray, lower: np.ndarray, upper: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Constants of SDM-PSI's law with the wanted mean and variance.
-
-    ``y = lower + w [h 1{u < m} + (1 - h) S]``, ``S = m + s clip(normal, -t, t) / sd(t)``.
-
-    Returns
-    -------
-    m, h, scale, t : arrays
-        `scale` is s / sd(t).
-    possible : bool array
-        False where no such law exists: a variance below ``w^2 m (1 - m) / (N_eff + 1)``, a mean
-        too near a bound for S to stay between them, an infinite bound.
-    """
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        w = upper - lower
-        m = (mean - lower) / w
-        spread = m * (1 - m)
-        ratio, q = variance / (w * w * spread), 1 / N_EFF
-        s = np.sqrt(spread * q)
-        reach = np.minimum(m, 1 - m) / s
-        possible = np.isfinite(w) & (ratio >= q / (1 + q)) & (ratio <= 1) & (reach > 1.0001)
-        ratio, reach = np.where(possible, ratio, q), np.where(possible, reach, 10.0)
-        # the larger root of h^2 + (1 - h)^2 q = ratio
-        h = (q + np.sqrt(np.maximum(q * q - (1 + q) * (q - ratio), 0.0))) / (1 + q)
-        t = np.where(reach < 7, _clip_limit(np.minimum(reach, 7.0)), 7.0)
-        scale = s / np.sqrt(_clipped_variance(t))
-    return m, h, scale, t, possible
 
 
 def impute(
@@ -157,94 +104,67 @@ def impute(
 
 
 @nb.njit(cache=True, nogil=True)
-def _clipped_variance_scalar(t):  # type: ignore[no-untyped-def]
-    tail = 0.5 * math.erfc(t * 0.7071067811865476)
-    return 1 - 2 * tail - 2 * t * math.exp(-0.5 * t * t - LOG_ROOT_2PI) + 2 * t * t * tail
-
-
-@nb.njit(cache=True, nogil=True)
-def _two_spikes_scalar(mean, variance, lower, upper, out):  # type: ignore[no-untyped-def]
-    """Compiled twin of `two_spikes`: fills (m, h, scale, t), returns whether it is possible."""
-    w = upper - lower
-    if not w < np.inf:
-        return False
-    m = (mean - lower) / w
-    spread = m * (1 - m)
-    q = 1 / N_EFF
-    if not spread > 0.0:
-        return False
-    ratio = variance / (w * w * spread)
-    s = math.sqrt(spread * q)
-    reach = min(m, 1 - m) / s
-    if not (q / (1 + q) <= ratio <= 1.0 and reach > 1.0001):
-        return False
-    t = 7.0
-    if reach < 7.0:
-        t = reach
-        for _ in range(_CLIP_STEPS):
-            variance = _clipped_variance_scalar(t)
-            root = math.sqrt(variance)
-            tail = 0.5 * math.erfc(t * 0.7071067811865476)
-            slope = (1 - 2 * t * t * tail / variance) / root
-            t = min(max(t - (t / root - reach) / slope, 1e-6), reach)
-    out[0] = m
-    out[1] = (q + math.sqrt(max(q * q - (1 + q) * (q - ratio), 0.0))) / (1 + q)
-    out[2] = s / math.sqrt(_clipped_variance_scalar(t))
-    out[3] = t
-    return True
+def _impute_piece(piece, lower, upper, mu, tau2, c, v2, keys, index, start, stop, sdm, out):  # type: ignore[no-untyped-def]
+    """One block of voxels of one study: the number of fallbacks."""
+    n_voxels = lower.shape[1]
+    n_blocks = (n_voxels + BLOCK - 1) // BLOCK
+    fallbacks = 0
+    k, first = piece // n_blocks, (piece % n_blocks) * BLOCK
+    size = min(BLOCK, n_voxels - first)
+    kind = np.zeros(BLOCK, np.int8)  # 0 known, 1 two spikes, 2 truncated normal
+    law = np.zeros((BLOCK, 4))
+    sd = np.zeros(BLOCK)
+    k0, k1 = np.uint64(keys[k, 0]), np.uint64(keys[k, 1])
+    zero = np.uint64(0)
+    for i in range(size):
+        v = first + i
+        low, high = np.float64(lower[k, v]), np.float64(upper[k, v])
+        if high - low < KNOWN:
+            continue
+        sd[i] = math.sqrt(c[k] + v2[k] * mu[k, v] * mu[k, v] + tau2[v])
+        kind[i] = 2
+        if sdm:
+            mean, variance = truncated_moments_scalar(mu[k, v], sd[i], low, high)
+            if two_spikes_scalar(mean, variance, low, high, law[i]):
+                kind[i] = 1
+            else:
+                fallbacks += 1
+        if kind[i] == 2:
+            a, b = (low - mu[k, v]) / sd[i], (high - mu[k, v]) / sd[i]
+            law[i, 0], law[i, 1] = log_phi_scalar(a), log_phi_scalar(-b)
+            law[i, 2] = log_interval_scalar(a, b)
+    for row in range(stop - start):
+        imputation = np.uint64(start + row)
+        for i in range(size):
+            v = first + i
+            low, high = np.float64(lower[k, v]), np.float64(upper[k, v])
+            if kind[i] == 0:
+                out[row, k, v] = np.float32(0.5 * (low + high))
+                continue
+            w0, w1, w2, w3 = philox_words(np.uint64(index[v]), imputation, zero, zero, k0, k1)
+            if kind[i] == 1:
+                m, h, t = law[i, 0], law[i, 1], law[i, 3]
+                bell, _ = normal_pair(w1, w2)
+                s = m + law[i, 2] * min(max(bell, -t), t)
+                spike = 1.0 if uniform_word(w0) < m else 0.0
+                y = low + (high - low) * (h * spike + (1 - h) * s)
+            else:
+                y = truncated_quantile_scalar(
+                    uniform_word(w3), mu[k, v], sd[i], law[i, 0], law[i, 1], law[i, 2]
+                )
+            out[row, k, v] = min(max(np.float32(y), lower[k, v]), upper[k, v])
+    return fallbacks
 
 
 @nb.njit(cache=True, nogil=True, parallel=True)
 def _impute_all(lower, upper, mu, tau2, c, v2, keys, index, start, stop, sdm, out):  # type: ignore[no-untyped-def]
-    n_studies, n_voxels = lower.shape
-    n_blocks = (n_voxels + BLOCK - 1) // BLOCK
-    fallbacks = np.zeros(n_studies * n_blocks, np.int64)
-    for piece in nb.prange(n_studies * n_blocks):
-        k, first = piece // n_blocks, (piece % n_blocks) * BLOCK
-        size = min(BLOCK, n_voxels - first)
-        kind = np.zeros(BLOCK, np.int8)  # 0 known, 1 two spikes, 2 truncated normal
-        law = np.zeros((BLOCK, 4))
-        sd = np.zeros(BLOCK)
-        k0, k1 = np.uint64(keys[k, 0]), np.uint64(keys[k, 1])
-        zero = np.uint64(0)
-        for i in range(size):
-            v = first + i
-            low, high = np.float64(lower[k, v]), np.float64(upper[k, v])
-            if high - low < KNOWN:
-                continue
-            sd[i] = math.sqrt(c[k] + v2[k] * mu[k, v] * mu[k, v] + tau2[v])
-            kind[i] = 2
-            if sdm:
-                mean, variance = truncated_moments_scalar(mu[k, v], sd[i], low, high)
-                if _two_spikes_scalar(mean, variance, low, high, law[i]):
-                    kind[i] = 1
-                else:
-                    fallbacks[piece] += 1
-            if kind[i] == 2:
-                a, b = (low - mu[k, v]) / sd[i], (high - mu[k, v]) / sd[i]
-                law[i, 0], law[i, 1] = log_phi_scalar(a), log_phi_scalar(-b)
-                law[i, 2] = log_interval_scalar(a, b)
-        for row in range(stop - start):
-            imputation = np.uint64(start + row)
-            for i in range(size):
-                v = first + i
-                low, high = np.float64(lower[k, v]), np.float64(upper[k, v])
-                if kind[i] == 0:
-                    out[row, k, v] = np.float32(0.5 * (low + high))
-                    continue
-                w0, w1, w2, w3 = philox_words(np.uint64(index[v]), imputation, zero, zero, k0, k1)
-                if kind[i] == 1:
-                    m, h, t = law[i, 0], law[i, 1], law[i, 3]
-                    bell, _ = normal_pair(w1, w2)
-                    s = m + law[i, 2] * min(max(bell, -t), t)
-                    spike = 1.0 if uniform_word(w0) < m else 0.0
-                    y = low + (high - low) * (h * spike + (1 - h) * s)
-                else:
-                    y = truncated_quantile_scalar(
-                        uniform_word(w3), mu[k, v], sd[i], law[i, 0], law[i, 1], law[i, 2]
-                    )
-                out[row, k, v] = min(max(np.float32(y), lower[k, v]), upper[k, v])
-    return fallbacks.sum()
+    n_pieces = lower.shape[0] * ((lower.shape[1] + BLOCK - 1) // BLOCK)
+    fallbacks = 0
+    for piece in nb.prange(n_pieces):
+        fallbacks += _impute_piece(
+            piece, lower, upper, mu, tau2, c, v2, keys, index, start, stop, sdm, out
+        )
+    return fallbacks
 
 
 def _cpu(
@@ -262,14 +182,14 @@ def _cpu(
 ) -> tuple[np.ndarray, int]:
     effects = np.empty((stop - start, *lower.shape), np.float32)
     fallbacks = _impute_all(
-        np.ascontiguousarray(lower, np.float32),
-        np.ascontiguousarray(upper, np.float32),
-        np.ascontiguousarray(mu, np.float64),
-        np.ascontiguousarray(tau2, np.float64),
-        np.ascontiguousarray(c, np.float64),
-        np.ascontiguousarray(v2, np.float64),
-        np.ascontiguousarray(keys, np.uint32),
-        np.ascontiguousarray(voxel_index, np.int32),
+        read_only(lower, np.float32),
+        read_only(upper, np.float32),
+        read_only(mu),
+        read_only(tau2),
+        read_only(c),
+        read_only(v2),
+        read_only(keys, np.uint32),
+        read_only(voxel_index, np.int32),
         start,
         stop,
         law == "sdm",

@@ -8,6 +8,7 @@ import numpy as np
 
 from gpu_sdm.data import Pooled
 from gpu_sdm.ops import _pool_cpu as compiled
+from gpu_sdm.ops._arrays import read_only
 from gpu_sdm.ops._op import Op
 from gpu_sdm.ops.pooled_q import pool_q
 
@@ -93,13 +94,21 @@ def random_effects(
     return beta @ contrast, variance, tau2, q, 1 - 1 / (1 + tau2 * trace / k)
 
 
-def rubin(estimate, variance, tau2, q, i2, k: int) -> Pooled:  # type: ignore[no-untyped-def]
-    """Pool imputations, each argument (M, V); `k` degrees of freedom of Q.
+def rubin(fits: np.ndarray, k: int) -> Pooled:
+    """Pool imputations by Rubin's rules.
+
+    Parameters
+    ----------
+    fits : (5, M, V) float64
+        What `random_effects` gives for each imputation.
+    k : int
+        Degrees of freedom of Q.
 
     Notes
     -----
     tau2 and I2 are pooled on the scale of their square roots, Q by `pooled_q`.
     """
+    estimate, variance, tau2, q, i2 = fits
     m = len(estimate)
     total = variance.mean(0)
     if m > 1:
@@ -154,7 +163,7 @@ def pool(
     for one in effects:
         y = np.asarray(one, np.float64)
         fits.append(random_effects(y, c[:, None] + v2[:, None] * y * y, X, contrast, method))
-    return rubin(*(np.array(x) for x in zip(*fits, strict=True)), X.shape[0] - X.shape[1])
+    return rubin(np.stack(fits, axis=1), X.shape[0] - X.shape[1])
 
 
 def _cpu(
@@ -167,19 +176,19 @@ def _cpu(
 ) -> Pooled:
     m, k, v = effects.shape
     out = np.empty((5, m, v))
-    design = np.ascontiguousarray(X, np.float64)
+    design = read_only(X)
     one = design.shape[1] == 1 and bool(np.all(design == 1.0))
     fit = compiled.fit_mean if one else compiled.fit_design
     fit(
-        np.ascontiguousarray(effects),
-        np.ascontiguousarray(c, np.float64),
-        np.ascontiguousarray(v2, np.float64),
+        read_only(effects),
+        read_only(c),
+        read_only(v2),
         design,
-        np.ascontiguousarray(contrast, np.float64),
+        read_only(contrast),
         method == "reml",
         out,
     )
-    return rubin(*out, k - X.shape[1])
+    return rubin(out, k - X.shape[1])
 
 
 def _sample(rng: np.random.Generator) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -189,18 +189,21 @@ def permute(
         if state.done == 0:
             observed = maxima_of(problem.observed_z[None], statistics, problem, backend, pool)
             state.add(0, observed)
-        while state.done < permutations:
-            start = state.done
-            stop = min(start + chunk - start % chunk, permutations)
-            for tile in range(start - start % TILE, stop, TILE):
-                rows = slice(max(start, tile) - tile, min(stop, tile + TILE) - tile)
-                z = z_tile(problem, plan, tile, backend, pool)[rows]
-                state.add(
-                    tile + rows.start,
-                    maxima_of(z, statistics, problem, backend, pool, tile + rows.start),
-                )
-            if store and (state.done == permutations or monotonic() - saved > SAVE_EVERY):
+        try:
+            while state.done < permutations:
+                start = state.done
+                stop = min(start + chunk - start % chunk, permutations)
+                for tile in range(start - start % TILE, stop, TILE):
+                    rows = slice(max(start, tile) - tile, min(stop, tile + TILE) - tile)
+                    first = tile + rows.start
+                    z = z_tile(problem, plan, tile, backend, pool)[rows]
+                    state.add(first, maxima_of(z, statistics, problem, backend, pool, first))
+                if store and (state.done == permutations or monotonic() - saved > SAVE_EVERY):
+                    store.save(state)
+                    saved = monotonic()
+                progress(state.done)
+        except KeyboardInterrupt:
+            if store:
                 store.save(state)
-                saved = monotonic()
-            progress(state.done)
+            raise
     return state

@@ -37,4 +37,5 @@ class NullState:
             raise ValueError(f"permutation {start} of {set(chunk)} was added at {self.done}")
         for name, values in chunk.items():
             self.maxima[name][:, start : start + values.shape[1]] = values
-            self.done = start + values.shape[1]
+        # Last, so that an interrupt in between leaves the old state.
+        self.done = start + next(iter(chunk.values())).shape[1]

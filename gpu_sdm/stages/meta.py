@@ -11,7 +11,7 @@ from gpu_sdm.ops.pool import POOL
 from gpu_sdm.spaces import Space
 from gpu_sdm.stages.estimate import require_finite
 
-BLOCK = 8192  # voxels at a time: bounds the memory for the fits of all imputations
+BLOCK = 4096  # voxels at a time: bounds the memory for the fits of all imputations
 
 
 def meta(

@@ -1,0 +1,142 @@
+"""From SDM-PSI's own bounds of enge2021 to the maps of its mean model.
+
+Left out of a score, by a rule that sees the inputs alone: voxels where SDM-PSI's search ends more
+than 0.1 away from the optimum of its own likelihood (`sdm_optimiser`). Scores with them are printed
+beside. Measured once over the whole brain, with smoothing:
+
+=======================================  =====  ======  =====  =====  =====
+voxels                                   g r    g bias  tau2   I2     z
+=======================================  =====  ======  =====  =====  =====
+all 193,767                              .9774  -.0031  .9864  .9856  .9501
+without the 1.5 % left out               .9852  -.0043  .9899  .9873  .9632
+without their face neighbours too (4.8)  .9884  -.0054  .9920  .9897  .9726
+=======================================  =====  ======  =====  =====  =====
+
+Slab and random voxels here were drawn by a seed after the rule was fixed. With every voxel the
+published bar of g r >= .98 is NOT reached in either (.958 and .974); without those left out it is.
+"""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import pytest
+from reference_data import hedges
+from sdm_optimiser import stuck_means
+
+from gpu_sdm.config import Settings
+from gpu_sdm.data import Bounds, StudyTerms
+from gpu_sdm.ops.fit_bounds import FIT_BOUNDS
+from gpu_sdm.ops.impute import IMPUTE
+from gpu_sdm.ops.pool import POOL
+from gpu_sdm.rng import stream_key
+from gpu_sdm.spaces import Space
+from gpu_sdm.stages.estimate import default_discards, estimate
+from gpu_sdm.stages.impute import impute
+from gpu_sdm.stages.meta import meta
+
+MAPS = {"g": "g", "tau2": "tau2", "i2": "h_i2", "z": "z"}
+# Slab and voxels were drawn by this seed after the rule above was fixed, and scored once.
+SEED = 20261122
+START = int(np.random.default_rng(SEED).integers(8, 75))
+SLAB = slice(START, START + 10)
+FAILURE = 0.1
+X, ONE = np.ones((50, 1)), np.ones(1)
+
+
+@pytest.fixture(scope="module")
+def enge(enge2021):
+    """Slab and random positions of the mask, bounds and SDM-PSI's maps there."""
+
+    def volume(name):
+        return np.asarray(nib.load(enge2021 / name).dataobj, np.float32)
+
+    rows = [r.split("\t") for r in (enge2021 / "project/sdm_table.txt").read_text().splitlines()]
+    names = [r[0] for r in rows[1:]]
+    mask = (volume("sdm_mask.nii.gz") > 0) & (volume("mod1/mod1_g.nii.gz") != 0)
+    in_slab = np.zeros_like(mask)
+    in_slab[:, :, SLAB] = True
+    slab = np.flatnonzero((mask & in_slab).ravel(order="F"))
+    everywhere = np.flatnonzero(mask.ravel(order="F"))
+    some = np.sort(np.random.default_rng(SEED).choice(everywhere, 5000, replace=False))
+    at = np.concatenate([slab, some])
+    cut = len(slab)
+
+    def read(name):
+        return volume(name).ravel(order="F")[at]
+
+    lower, upper = (
+        np.stack([read(f"pp/{name}_{side}.nii.gz") for name in names])
+        for side in ("lower", "upper")
+    )
+    real = {ours: read(f"mod1/mod1_{name}.nii.gz").astype(float) for ours, name in MAPS.items()}
+    n = np.array([float(r[1]) for r in rows[1:]])
+    j, c, v2, _ = hedges(n)
+    return {
+        "names": names,
+        "terms": StudyTerms(j, c, v2, n, np.zeros(50)),
+        "space": Space(2, mask & in_slab),
+        "slab": (lower[:, :cut], upper[:, :cut], {k: v[:cut] for k, v in real.items()}),
+        "some": (lower[:, cut:], upper[:, cut:], {k: v[cut:] for k, v in real.items()}),
+        "index": some.astype(np.int32),
+    }  # fmt: skip
+
+
+def score(title, ours, real, keep=slice(None)):
+    """Correlation and bias of each map, printed."""
+    out = {
+        k: (np.corrcoef(getattr(ours, k)[keep], real[k][keep])[0, 1],
+            (getattr(ours, k)[keep] - real[k][keep]).mean())
+        for k in MAPS
+    }  # fmt: skip
+    print(f"\n{title}: " + ", ".join(f"{k} r {r:.4f} bias {b:+.4f}" for k, (r, b) in out.items()))
+    return out
+
+
+def assert_close(scores):
+    assert scores["g"][0] >= 0.98
+    assert abs(scores["g"][1]) <= 0.01
+    assert scores["tau2"][0] >= 0.98
+    assert scores["i2"][0] >= 0.98
+    assert scores["z"][0] >= 0.95
+
+
+def test_ten_slices_with_smoothing(enge):
+    """All voxels of the slab, through the stages."""
+    lower, upper, real = enge["slab"]
+    bounds, terms, space = Bounds(lower, upper), enge["terms"], enge["space"]
+    fit = estimate(bounds, terms, X, ONE, default_discards(50), space)
+    assert fit.not_converged == 0
+    effects, fallbacks = impute(bounds, fit, terms, X, enge["names"], Settings(), space)
+    ours = meta(effects, terms, X, ONE, "dl", space)
+    share = fallbacks / lower.size
+    assert share < 0.06
+    everywhere = score(f"slab of {lower.shape[1]}, fallbacks {share:.4f}", ours, real)
+    assert everywhere["g"][0] >= 0.95
+    assert everywhere["z"][0] >= 0.91
+    plain = FIT_BOUNDS.cpu(lower, upper, terms.c, terms.v2, X, ONE, 3)[0][0]
+    stuck = np.abs(stuck_means(lower, upper, terms.c, terms.v2, 3) - plain) > FAILURE
+    # Smoothing carries a failure to the face neighbours.
+    beside = space.neighbours()
+    touched = stuck | (stuck[beside] & (beside >= 0)).any(axis=1)
+    assert_close(score(f"slab without {touched.mean():.4f}", ours, real, ~touched))
+
+
+def test_random_voxels_without_smoothing(enge):
+    lower, upper, real = enge["some"]
+    terms = enge["terms"]
+    beta, tau2, _, converged = FIT_BOUNDS.cpu(lower, upper, terms.c, terms.v2, X, ONE, 3)
+    assert converged.all()
+    keys = np.array([stream_key(0, "impute", s) for s in enge["names"]], np.uint32)
+    effects, _ = IMPUTE.cpu(
+        lower, upper, np.repeat(beta, 50, 0), tau2, terms.c, terms.v2, keys, enge["index"], 0, 50,
+        "sdm",
+    )  # fmt: skip
+    ours = POOL.cpu(effects, terms.c, terms.v2, X, ONE)
+    everywhere = score("5,000 voxels", ours, real)
+    assert everywhere["g"][0] >= 0.97
+    assert everywhere["z"][0] >= 0.935
+    stuck = stuck_means(lower, upper, terms.c, terms.v2, 3)
+    keep = ~(np.abs(stuck - beta[0]) > FAILURE)
+    assert (~keep).mean() < 0.02
+    assert_close(score(f"without {(~keep).mean():.4f} of them", ours, real, keep))

@@ -1,0 +1,58 @@
+"""The README's commands and Python are run, not just shown."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HOME = Path(__file__).parents[1]
+README = (HOME / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    if importlib.util.find_spec("nimare") is None:
+        pytest.skip("NIMARE WHEEL ABSENT: pip install --no-deps nimare==0.22.1")
+    home = tmp_path_factory.mktemp("readme")
+    done = subprocess.run(
+        [sys.executable, HOME / "examples" / "pain21_project.py", "demo-project"],
+        cwd=home, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "21 pain studies, 267 peaks of unknown height; thresholds are ASSUMED" in done.stdout
+    return home
+
+
+def test_python_example_prints_what_is_shown(folder):
+    code = re.search(r"```python\n(.*?)```", README, re.S)[1]
+    shown = re.search(r"```text\n(21 studies.*?)```", README, re.S)[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[0] == shown.splitlines()[0]
+    # Another processor may round differently: places within a voxel, z within .02.
+    for ours, theirs in zip(done.stdout.splitlines()[1:4], shown.splitlines()[1:4], strict=True):
+        mine, wanted = (list(map(float, line.split()[:4])) for line in (ours, theirs))
+        assert mine == pytest.approx(wanted, abs=4.1)
+        assert mine[3] == pytest.approx(wanted[3], abs=0.02)
+
+
+def test_commands_exist():
+    made = (HOME / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"`?make ([a-z]+)", README):
+        assert re.search(rf"^{target}:", made, re.M), target
+    done = subprocess.run(
+        [sys.executable, "-m", "gpu_sdm.cli", "permute", "--help"],
+        capture_output=True, text=True, check=True, env={"COLUMNS": "120", "PATH": ""},
+    )  # fmt: skip
+    for option in set(re.findall(r"`(--[a-z-]+)", README)):
+        assert option in done.stdout, option
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (HOME / target).exists(), target
