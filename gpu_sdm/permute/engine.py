@@ -20,6 +20,7 @@ from gpu_sdm.data import StudyTerms
 from gpu_sdm.errors import NumericalError
 from gpu_sdm.ops.max_tfce import MAX_TFCE, max_statistic
 from gpu_sdm.ops.permuted_z import PERMUTED_Z
+from gpu_sdm.permute.device import DeviceEngine
 from gpu_sdm.permute.null import NullState
 from gpu_sdm.permute.plan import TILE, Plan, residual_sums
 from gpu_sdm.spaces import Space
@@ -145,6 +146,25 @@ def maxima_of(
     return found
 
 
+def require_identity(identity: dict[str, np.ndarray], state: NullState, device: str) -> None:
+    """Hold a device's permutation 0 against the observed maxima, which the CPU computed.
+
+    Raises
+    ------
+    NumericalError
+        If they differ by more than the device's stated error: the card, its driver or the
+        compiled kernels cannot be trusted.
+    """
+    for statistic, found in identity.items():
+        ours, wanted = found[:, 0], state.maxima[statistic][:, 0]
+        tolerance = TIE_TOLERANCE[statistic] * (1.0 if statistic == "voxel" else np.abs(wanted))
+        if not (np.abs(ours - wanted) <= tolerance).all():
+            raise NumericalError(
+                f"{device} gives {ours.tolist()} as the observed maxima of {statistic} where the "
+                f"CPU gives {wanted.tolist()}; use --backend cpu and please report this."
+            )
+
+
 def permute(
     problem: Problem,
     plan: Plan,
@@ -155,6 +175,7 @@ def permute(
     store: Store | None = None,
     progress: Callable[[int], None] = lambda done: None,
     chunk: int = TILE,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> NullState:
     """Build the null of the maxima.
 
@@ -176,6 +197,8 @@ def permute(
         Called with the number of permutations done.
     chunk : int
         Permutations between two saves; the result does not depend on it.
+    say : callable
+        Called with a sentence when a device runs short of memory.
 
     Returns
     -------
@@ -185,15 +208,22 @@ def permute(
     state = store.load() if store else NullState.empty(statistics, permutations)
     progress(state.done)
     saved = monotonic() - SAVE_EVERY
+    engine = None
     with ThreadPoolExecutor(backend.threads) as pool:
         if state.done == 0:
             observed = maxima_of(problem.observed_z[None], statistics, problem, backend, pool)
             state.add(0, observed)
+        if backend.device is not None and state.done < permutations:
+            engine = DeviceEngine(problem, plan, backend.device, statistics, say)
+            chunk = max(chunk, engine.group)
+            require_identity(engine.rows(0, 1), state, backend.device.name)
         try:
             while state.done < permutations:
                 start = state.done
                 stop = min(start + chunk - start % chunk, permutations)
-                for tile in range(start - start % TILE, stop, TILE):
+                if engine is not None:
+                    state.add(start, engine.rows(start, stop))
+                for tile in () if engine else range(start - start % TILE, stop, TILE):
                     rows = slice(max(start, tile) - tile, min(stop, tile + TILE) - tile)
                     first = tile + rows.start
                     z = z_tile(problem, plan, tile, backend, pool)[rows]

@@ -1,0 +1,107 @@
+"""The launch plan is a pure function of sizes, memory and processors."""
+
+from __future__ import annotations
+
+import pytest
+
+from gpu_sdm.errors import OutOfMemory
+from gpu_sdm.permute import launch
+from gpu_sdm.permute.launch import Sizes
+from gpu_sdm.permute.plan import TILE
+
+BRAIN = 193_768  # voxels of the 2 mm mask
+SMALL = Sizes(11, 50, BRAIN, 525)
+MIDDLE = Sizes(50, 50, BRAIN, 1_000)
+LARGE = Sizes(135, 50, BRAIN, 3_000)
+GB = 10**9
+
+
+@pytest.mark.parametrize("sizes", [SMALL, MIDDLE], ids=["K=11", "K=50"])
+def test_usual_problems_fit_a_6_gb_card(sizes: Sizes) -> None:
+    plan = launch.plan_launches(sizes, int(5.6 * GB), 30, tfce=True)
+    assert plan.tiles >= 1
+    assert plan.tfce_blocks >= 30
+    assert plan.needed <= 5.6 * GB
+
+
+def test_memory_decides_what_is_in_flight_and_no_bit() -> None:
+    large = launch.plan_launches(MIDDLE, 140 * GB, 132, tfce=True)
+    small = launch.plan_launches(MIDDLE, int(3.95 * GB), 30, tfce=True)
+    assert large.tiles > small.tiles
+    assert large.tfce_blocks == 264
+    assert large.voxel_block == small.voxel_block == launch.voxel_block(MIDDLE)
+
+
+def test_the_count_of_bytes_is_what_the_arrays_take() -> None:
+    sizes = Sizes(3, 4, 100, 20)
+    assert sizes.resident_bytes() == 4 * (4 * 3 * 100 + 20 * 100 + 6 * 100)
+    scratch = 2 * launch.scratch_words(100)
+    assert sizes.working_bytes(2, 2) == 4 * (
+        3 * TILE * 100 + 2 * TILE * 100 + TILE * (20 + 6) + scratch
+    )
+
+
+def test_what_does_not_fit_says_what_it_needs_and_what_is_there() -> None:
+    with pytest.raises(OutOfMemory, match=r"need at least 8\.9 GB .* 135 studies.* 6\.0 GB are"):
+        launch.plan_launches(LARGE, 6 * GB, 30, tfce=True)
+    with pytest.raises(OutOfMemory, match="use fewer imputations, larger voxels"):
+        launch.plan_launches(SMALL, 10**6, 30, tfce=False)
+
+
+def test_halving_goes_from_tiles_to_blocks_to_an_error() -> None:
+    plan = launch.plan_launches(SMALL, 140 * GB, 132, tfce=True)
+    seen = []
+    with pytest.raises(OutOfMemory):  # noqa: PT012
+        while True:
+            seen.append((plan.tiles, plan.tfce_blocks))
+            plan = launch.halve(plan, SMALL, GB)
+    assert seen[:5] == [(8, 264), (4, 264), (2, 264), (1, 264), (1, 132)]
+    assert seen[-1] == (1, 1)
+
+
+def test_without_tfce_no_scratch_is_asked_for() -> None:
+    assert launch.plan_launches(SMALL, 6 * GB, 30, tfce=False).tfce_blocks == 0
+
+
+@pytest.mark.parametrize("sizes", [SMALL, MIDDLE, LARGE, Sizes(600, 200, BRAIN, 0)], ids=str)
+@pytest.mark.parametrize("cost", [1, launch.general_cost(2, True)])
+def test_launches_cover_every_voxel_once_and_stay_short(sizes: Sizes, cost: int) -> None:
+    width = launch.voxel_block(sizes)
+    covered = 0
+    for first in range(0, sizes.n_voxels, width):
+        for a, b in launch.voxel_launches(first, min(first + width, sizes.n_voxels), sizes, cost):
+            assert a == covered
+            covered = b
+            terms = (b - a) * TILE * sizes.n_studies * sizes.n_imputations
+            assert terms * cost <= 4_000_000_000 or b - a == launch.LANES  # no launch is smaller
+    assert covered == sizes.n_voxels
+
+
+@pytest.mark.parametrize("n_studies", [2, 11, 24, 50, 135, 600, 2_000])
+@pytest.mark.parametrize("n_voxels", [1, BRAIN, 2**31 // TILE + 1, 2**31 - 1])
+def test_offsets_of_32_bits_hold(n_studies: int, n_voxels: int) -> None:
+    width = launch.voxel_block(Sizes(n_studies, 50, n_voxels, 100))
+    assert 1 <= width <= n_voxels
+    assert TILE * width < 2**31  # the step from study to study that permuted_z keeps in an int
+    together = launch.knobs(n_studies, True)["R"]
+    items = launch.permuted_z_items(n_voxels, TILE, together)
+    assert items * together >= n_voxels * TILE  # beyond 2^31: counted in 64 bits
+    assert launch.grid(items, launch.BLOCK, 132) <= 32 * 132
+
+
+def test_grid_is_never_empty_and_never_more_than_the_work() -> None:
+    assert launch.grid(1, 128, 132) == 1
+    assert launch.grid(129, 128, 132) == 2
+    assert launch.grid(2**40, 128, 132) == 32 * 132
+
+
+def test_registers_bound_what_a_thread_keeps() -> None:
+    for k in range(2, 1_000):
+        chosen = launch.knobs(k, True)
+        held = 2 * k * chosen["R"] * chosen["KEEP"] + k * chosen["R"] * chosen["HOLD_SUMS"]
+        assert held <= 140
+        assert TILE % chosen["R"] == 0
+
+
+def test_scratch_of_every_block_starts_on_8_bytes() -> None:
+    assert all(launch.scratch_words(v) % 2 == 0 for v in range(1, 20))
