@@ -134,7 +134,8 @@ def provenance(
     studies = analysis.design.dataset.studies
     notices = analysis.notices + ((atlas,) if atlas else ())
     distinct = analysis.plan.distinct()
-    infeasible = None if problem.bank is None else np.asarray(problem.bank.infeasible).tolist()
+    bank = problem.bank
+    lags = {} if bank is None else bank.lag_profile(analysis.space)
     return {
         "program": MARK,
         "settings": analysis.settings.as_dict(),
@@ -154,7 +155,11 @@ def provenance(
         "distinct_permutations": distinct if distinct < 2**53 else big_number(distinct),
         "null": NULLS[analysis.settings.exchange],
         "sides": SIDES,
-        "infeasible_share": infeasible,
+        # The noise field is an assumption: this is what it came to.
+        "noise_infeasible_share": None if bank is None else bank.infeasible,
+        "noise_lag_correlations": {
+            str(lag): round(r, 4) if np.isfinite(r) else None for lag, r in lags.items()
+        },
         **counts,
         "timings_s": {stage: round(seconds, 3) for stage, seconds in timings.items()},
         "warning_counts": dict(Counter(n.kind for n in notices)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from gpu_sdm.config import Settings
 from gpu_sdm.io.nifti import write_named_map
 from gpu_sdm.io.tables import write_json, write_maxima, write_tsv
 from gpu_sdm.spaces import Space
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Row = Mapping[str, Any]
 
@@ -54,6 +57,27 @@ class Result:
     def timings(self) -> Mapping[str, float]:
         """Seconds per stage."""
         return self.provenance["timings_s"]
+
+    def frame(self, table: str) -> pd.DataFrame:
+        """Give a table as a data frame.
+
+        Parameters
+        ----------
+        table : str
+            "studies", "peaks", or the name of a threshold, e.g. "fwe-tfce-0.05".
+
+        Raises
+        ------
+        KeyError
+            If there is no such table; names those there are.
+        """
+        import pandas as pd
+
+        tables = {"studies": self.studies, "peaks": self.peaks, **self.clusters}
+        if table not in tables:
+            raise KeyError(f"no table {table!r}; there are: {', '.join(tables)}")
+        columns = CLUSTER_COLUMNS if table in self.clusters else None
+        return pd.DataFrame(list(tables[table]), columns=columns)
 
     def save(self, folder: Path) -> None:
         """Write maps/, null/, tables/ and run.json into an existing empty folder."""

@@ -37,7 +37,8 @@ CLUSTERS = [
 ]
 RUN = {
     "program", "settings", "content", "versions", "backend", "project", "mask_voxels", "studies",
-    "subjects", "model", "discards", "distinct_permutations", "null", "sides", "infeasible_share",
+    "subjects", "model", "discards", "distinct_permutations", "null", "sides", "noise_infeasible_share",
+    "noise_lag_correlations",
     "voxels_not_converged", "imputation_fallbacks", "timings_s", "warning_counts", "warnings",
 }  # fmt: skip
 
@@ -149,6 +150,18 @@ def test_run_json(made):
     assert set(run["settings"]) == set(gpu_sdm.Settings.__dataclass_fields__)
     assert any(name.endswith("sdm_table.txt") for name in run["content"])
     assert all(v >= 0 for v in run["timings_s"].values())
+
+
+def test_tables_as_frames(tmp_path):
+    project = write_project(tmp_path / "p", studies=4)
+    mask = write_mask(tmp_path / "m.nii.gz", radius=5)
+    chosen = gpu_sdm.Settings(voxel_size=4, imputations=2, permutations=20, mask=mask)
+    result = gpu_sdm.run(gpu_sdm.read(project), chosen)
+    assert list(result.frame("studies")["study"]) == [f"study{k:02d}" for k in range(4)]
+    assert len(result.frame("peaks")) == 16
+    assert list(result.frame("fwe-voxel-0.05").columns) == CLUSTERS
+    with pytest.raises(KeyError, match="there are: studies, peaks, fwe-tfce"):
+        result.frame("cluster")
 
 
 def test_stdout_ends_with_the_path(made):

@@ -153,7 +153,7 @@ def test_killed_at_random_times_goes_on_bit_for_bit(project, mask, whole, tmp_pa
         "--mask", str(mask), "--voxel-size", "4", "--imputations", "3", "-n", "70",
     ]  # fmt: skip
     spread = random.Random(7)
-    for _ in range(5):
+    for _ in range(6):
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=dict(os.environ)
         ) as run:
@@ -161,8 +161,13 @@ def test_killed_at_random_times_goes_on_bit_for_bit(project, mask, whole, tmp_pa
             run.send_signal(signal.SIGKILL)
         partial = output.partial_of(out)
         kept = checkpoint.load_null(partial / "checkpoint.npz", ("voxel", "tfce"), 70)
-        kills.append("finished" if out.exists() else f"{kept.done} permutations")
-    print("killed after:", ", ".join(kills))
+        kills.append(
+            "the end" if out.exists()
+            else f"{kept.done} permutations" if kept.done
+            else "likelihood to subjects" if partial.exists()
+            else "start and reading"
+        )  # fmt: skip
+    print("killed in or after:", ", ".join(kills))
     if not out.exists():
         subprocess.run(command, check=True, capture_output=True)
     assert files(out) == files(whole)

@@ -92,9 +92,7 @@ class CudaDevice:
         card = card.decode() if isinstance(card, bytes) else card
         self.name = f"{card} (sm_{properties['major']}{properties['minor']})"
         self.processors = int(properties["multiProcessorCount"])
-        self.memory_error: tuple[type[BaseException], ...] = (
-            cupy.cuda.memory.OutOfMemoryError,
-        )
+        self.memory_error: tuple[type[BaseException], ...] = (cupy.cuda.memory.OutOfMemoryError,)
         self._pool = cupy.get_default_memory_pool()
         if limit is not None:
             self._pool.set_limit(size=limit)
