@@ -37,8 +37,8 @@ CLUSTERS = [
 ]
 RUN = {
     "program", "settings", "content", "versions", "backend", "project", "mask_voxels", "studies",
-    "subjects", "model", "discards", "distinct_permutations", "null", "sides", "noise_infeasible_share",
-    "noise_lag_correlations",
+    "subjects", "model", "discards", "distinct_permutations", "null", "sides",
+    "noise_infeasible_share", "noise_lag_correlations",
     "voxels_not_converged", "imputation_fallbacks", "timings_s", "warning_counts", "warnings",
 }  # fmt: skip
 
