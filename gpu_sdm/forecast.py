@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from time import monotonic
 
 import numpy as np
 
@@ -13,9 +10,8 @@ from gpu_sdm.analysis import Analysis, limited_threads
 from gpu_sdm.environment import memory_bytes
 from gpu_sdm.errors import OutOfMemory
 from gpu_sdm.ops.fit_bounds import FIT_BOUNDS
-from gpu_sdm.permute.engine import BLOCK, Problem, maxima_of, z_tile
 from gpu_sdm.permute.plan import TILE
-from gpu_sdm.stages.subjects import SubjectBank
+from gpu_sdm.workload import Workload, rate, seconds
 
 # Measured on 2 cores of a server processor (bench/permute.py): nanoseconds per drawn value.
 NS_PER_IMPUTATION = 60.0
@@ -79,67 +75,29 @@ def check_memory(analysis: Analysis) -> None:
         )
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    work()  # compile, or load what was compiled
-    begin = monotonic()
-    work()
-    return monotonic() - begin
-
-
 def forecast(analysis: Analysis) -> Forecast:
-    """Measure one tile of one block of voxels, and a sample of the likelihood, and scale up."""
+    """Measure the speed of the permutations, and a sample of the likelihood, and scale up."""
     settings, backend, v = analysis.settings, analysis.backend, analysis.space.n_voxels
-    k, x = len(analysis.terms.j), analysis.design.X
-    subjects = int(analysis.terms.n1.sum() + analysis.terms.n2.sum())
-    rng = np.random.default_rng(0)
-    voxels = rng.choice(v, min(SAMPLE, v), replace=False)
-    block = min(BLOCK, v)
-    sizes = zip(analysis.terms.n1, analysis.terms.n2, strict=True)
-    noise = rng.standard_normal((64, block)).astype(np.float32)
-    bank = None
-    if settings.exchange == "subjects":
-        residuals = tuple(np.resize(noise, (int(a + b), block)) for a, b in sizes)
-        bank = SubjectBank(
-            residuals,
-            analysis.terms.n1.astype(np.int64),
-            analysis.terms.n2.astype(np.int64),
-            0.0,
-        )
-    effects = rng.normal(0, 0.3, (settings.imputations, k, block)).astype(np.float32)
-    problem = Problem(
-        effects=effects,
-        bank=bank,
-        terms=analysis.terms,
-        design=x,
-        contrast=np.eye(x.shape[1])[0],
-        tau2=settings.tau2,
-        rescale_sd=not settings.sdm_compat,
-        space=analysis.space,
-        neighbours=analysis.space.neighbours(),
-        observed_z=rng.standard_normal(v).astype(np.float32),
-    )
-    with limited_threads(backend), ThreadPoolExecutor(1) as pool:
-        fit = _seconds(
+    workload = Workload.of(analysis)
+    voxels = np.random.default_rng(0).choice(v, min(SAMPLE, v), replace=False)
+    with limited_threads(backend):
+        fit = seconds(
             lambda: FIT_BOUNDS.on(backend.name)(
                 analysis.bounds.lower[:, voxels],
                 analysis.bounds.upper[:, voxels],
                 analysis.terms.c,
                 analysis.terms.v2,
-                x,
+                analysis.design.X,
                 analysis.design.criterion,
                 analysis.discards,
             )
         )
-        # One thread works on one block; the others do as much beside it.
-        tile = _seconds(lambda: z_tile(problem, analysis.plan, 0, backend, pool)) * v / block
-        maxima = TILE * _seconds(
-            lambda: maxima_of(problem.observed_z[None], settings.statistic, problem, backend, pool)
-        )
-    draws = settings.imputations * k * v * NS_PER_IMPUTATION
-    images = subjects * v * NS_PER_SUBJECT_VOXEL if bank is not None else 0.0
+        speed = rate(workload, settings.statistic, backend)
+    draws = settings.imputations * len(analysis.terms.j) * v * NS_PER_IMPUTATION
+    images = workload.subjects * v * NS_PER_SUBJECT_VOXEL
     return Forecast(
         memory_needed(analysis),
         memory_bytes(),
         fit * v / len(voxels) + (draws + images) * 1e-9 / backend.threads,
-        TILE * backend.threads / (tile + maxima),
+        speed,
     )

@@ -6,9 +6,8 @@
    output  best (2, P) f64, the positive side first; written once
    scratch SCRATCH i32 words of each block of the grid, 8-byte aligned: gpu_sdm/permute/launch.py
    math    heights h = i dh, i = STEPS-1 .. 1, swept downward. The voxels of a height enter their
-           bucket by counting sort and are joined to their neighbours by a lock-free union-find:
-           a root is hooked under a smaller index by compare-and-swap, so each root is hooked
-           exactly once and by one thread, which lists it. Between barriers, then:
+           bucket by counting sort and are joined to their neighbours by the union-find of
+           union_find.cuh; the one thread that hooks a root lists it. Between barriers, then:
              1 enter the voxels of this height as roots of their own
              2 join them to every neighbour above this height; list the hooked roots
              3 pay what hooked roots and their new roots gained at their old size since they last
@@ -30,6 +29,7 @@
 #endif
 
 #include "common.cuh"
+#include "union_find.cuh"
 
 typedef unsigned long long u64;
 
@@ -51,38 +51,6 @@ __device__ __forceinline__ int level_of(float z, const float* height, float scal
   while (i < STEPS - 1 && z > height[i + 1]) ++i;
   while (!(z > height[i])) --i;
   return i;
-}
-
-// Root of v; shortens the path. Only links of voxels that are no root any more are rewritten, and
-// links always lead to smaller indices, so a stale read costs a step and never an error.
-__device__ __forceinline__ int find_root(int* parent, int v) {
-  int p = now(parent + v);
-  while (p != v) {
-    const int next = now(parent + p);
-    if (next != p) *(volatile int*)(parent + v) = next;
-    v = p;
-    p = next;
-  }
-  return v;
-}
-
-__device__ __forceinline__ void join(int* parent, int a, int b, int* list, int* n_listed) {
-  a = find_root(parent, a);
-  b = find_root(parent, b);
-  while (a != b) {
-    if (a < b) {
-      const int swap = a;
-      a = b;
-      b = swap;
-    }
-    const int old = atomicCAS(parent + a, a, b);
-    if (old == a) {
-      list[atomicAdd(n_listed, 1)] = a;
-      return;
-    }
-    a = find_root(parent, old);  // another thread hooked it first: go on from there
-    b = find_root(parent, b);
-  }
 }
 
 // Score a cluster gained at constant size from height `from` - 1 down to height `to` + 1.
@@ -187,7 +155,8 @@ extern "C" __global__ void max_tfce(const float* __restrict__ z, const int* __re
           if (!(there > height[i])) continue;
           // Of two voxels that enter together, the later in scan order joins them.
           if (d > 2 && (i == STEPS - 1 || !(there > height[i + 1]))) continue;
-          join(parent, v, u, hooked, &n_hooked);
+          const int gone = join(parent, v, u);
+          if (gone >= 0) hooked[atomicAdd(&n_hooked, 1)] = gone;
         }
       }
       __syncthreads();

@@ -72,8 +72,8 @@ def _run_half(text: str) -> None:
 
 def test_every_kernel_is_tested_here() -> None:
     known = {
-        "permuted_z", "permuted_z_general", "max_statistic", "max_tfce",
-        "permutation_weights", "permutation_share",
+        "permuted_z", "permuted_z_general", "max_statistic", "max_tfce", "max_cluster",
+        "exceedances", "permutation_weights", "permutation_share",
     }  # fmt: skip
     assert {e for p in KERNELS.glob("*.cu") for e in entries(p.name)} == known
 

@@ -27,6 +27,8 @@ MAIN_VARIANTS = {
     "permuted_z_general Q=2": ("permuted_z_general.cu", general_knobs(20, 2, False, True)),
     "max_statistic": ("max_statistic.cu", {}),
     "max_tfce": ("max_tfce.cu", {}),
+    "max_cluster": ("max_cluster.cu", {"NEIGHBOURS": 6}),
+    "exceedances": ("exceedances.cu", {}),
     "permutation_weights": ("permutation_weights.cu", {}),
 }
 # Compiled for the oldest and one new card only: compiling takes its time.
@@ -39,6 +41,7 @@ MORE_VARIANTS = {
     "permuted_z K=40": ("permuted_z.cu", knobs(40, True)),
     "permuted_z K=64": ("permuted_z.cu", knobs(64, True)),
     "permuted_z K=50 studies": ("permuted_z.cu", knobs(50, False)),
+    "max_cluster box": ("max_cluster.cu", {"NEIGHBOURS": 26}),
     "permuted_z_general Q=2 REML": ("permuted_z_general.cu", general_knobs(20, 2, True, True)),
 }
 VARIANTS = MAIN_VARIANTS | MORE_VARIANTS

@@ -184,13 +184,14 @@ class DeviceEngine:
     def _group(self, start: int, tiles: int) -> dict[str, np.ndarray]:
         z = self.device.empty((tiles * TILE, self.sizes.n_voxels), np.float32)
         for t in range(tiles):
-            self._z_tile(start + t * TILE, z[t * TILE : (t + 1) * TILE])
+            self.z_tile(start + t * TILE, z[t * TILE : (t + 1) * TILE])
         found = {"voxel": self._max_statistic(z, start)}
         if "tfce" in self.statistics:
             found["tfce"] = self._max_tfce(z)
         return {name: values for name, values in found.items() if name in self.statistics}
 
-    def _z_tile(self, start: int, z: Any) -> None:
+    def z_tile(self, start: int, z: Any) -> None:
+        """Fill z (TILE, V) on the device with the maps of the tile from `start`."""
         device, sizes = self.device, self.sizes
         weights, share = self._weights.tile(start)
         for name, values in self._constants.items():
