@@ -39,7 +39,7 @@ def build(text: str, **knobs: int | str) -> ctypes.CDLL:
         for entry in _ENTRY.findall(text)
     )
     head = "#define HOST_BARRIERS 1\n" if "__syncthreads()" in text else ""
-    whole = head + defines(knobs) + HEADER.read_text() + text + glue
+    whole = head + defines(knobs) + HEADER.read_text(encoding="utf-8") + text + glue
     name = hashlib.sha256((whole + repr(FLAGS)).encode()).hexdigest()[:24]
     folder = Path(tempfile.gettempdir()) / "gpu-sdm-host-kernels"
     folder.mkdir(exist_ok=True)

@@ -129,14 +129,15 @@ def test_reading_ignores_the_locale_and_stray_files(tmp_path):
         (tmp_path / stray).write_text("anything")
     (tmp_path / "pp").mkdir()
     plain = read(tmp_path)
-    available = [n for n in ("de_DE.UTF-8", "C.UTF-8", "C") if _set_locale(n)]
+    assert plain.notices == ()
+    before = locale.setlocale(locale.LC_ALL)
     try:
-        assert available
-        again = read(tmp_path)
+        for name in filter(_set_locale, ("de_DE.UTF-8", "C.UTF-8", "C")):
+            again = read(tmp_path)
+            assert again.sha256 == plain.sha256, name
+            assert again.notices == ()
     finally:
-        locale.setlocale(locale.LC_ALL, "C")
-    assert again.sha256 == plain.sha256
-    assert again.notices == plain.notices == ()
+        locale.setlocale(locale.LC_ALL, before)
 
 
 def _set_locale(name):
