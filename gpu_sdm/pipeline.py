@@ -90,7 +90,7 @@ def build_problem(
 def _maps(
     analysis: Analysis, problem: Problem, pooled: Pooled, maxima: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """All maps of the output folder."""
+    """All maps of the output folder, float64 where they were computed so."""
     z = problem.observed_z
     maps: dict[str, np.ndarray] = {
         "g": pooled.g,
@@ -112,7 +112,7 @@ def _maps(
         maps |= corrected_maps(
             statistic, *sides[statistic], maxima[statistic], TIE_TOLERANCE[statistic]
         )
-    return {name: np.asarray(values, np.float32) for name, values in maps.items()}
+    return maps
 
 
 def execute(
@@ -171,7 +171,7 @@ def execute(
         result = Result(
             settings=settings,
             space=analysis.space,
-            maps=maps,
+            maps={name: np.asarray(values, np.float32) for name, values in maps.items()},
             maxima=null.maxima,
             studies=study_rows(analysis),
             peaks=peak_rows(analysis),

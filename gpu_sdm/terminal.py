@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
@@ -199,16 +200,17 @@ def _duration(seconds: float) -> str:
 
 
 def show_result(result: Result) -> None:
-    """Print the cluster table of the strictest threshold that was computed."""
+    """Print the clusters at the TFCE threshold, or at the first that was computed."""
     name = THRESHOLD_SHOWN if THRESHOLD_SHOWN in result.clusters else next(iter(result.clusters))
     rows = result.clusters[name]
-    table = Table(title=f"clusters at {name} (k >= 10), each side at its own alpha")
+    title = f"clusters at {name} (k >= 10), each side at its own alpha"
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
     for column in ("side", "MNI x y z", "SDM-Z", "p", "g", "I2 %", "voxels", "label"):
         left = column in ("side", "label")
         table.add_column(column, justify="left" if left else "right", overflow="fold")
     for row in rows:
         table.add_row(
-            row["side"],
+            "+" if row["side"] == "positive" else "-",
             f"{row['x_mm']:g} {row['y_mm']:g} {row['z_mm']:g}",
             f"{row['sdm_z']:.2f}",
             f"{row['p']:.4f}",
