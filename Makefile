@@ -32,7 +32,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Whole-brain agreement with SDM-PSI's own files (needs the test data; about half an hour).
+# Whole-brain agreement with SDM-PSI's own files (needs the test data; about ten minutes).
 fidelity: $(VENV)/.installed-dev
 	$(BIN)/python bench/fidelity.py
 
