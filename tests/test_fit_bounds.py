@@ -130,9 +130,8 @@ def real(enge2021):
     return enge_bounds(enge2021, 1500, seed=3)
 
 
-def test_real_optimum_equals_a_dense_grid(real):
-    """10,000 voxels were compared once: none worse than the grid, none not converged."""
-    lower, upper, c, v2, _ = real
+def optimum_and_grid(lower, upper, c, v2):
+    """Hold the optimum against a dense grid; give it with the profile and what is known."""
     beta, tau2, _, converged = FIT_BOUNDS.cpu(lower, upper, c, v2, np.ones((50, 1)), ONE, 0)
     print(f"\nnot converged: {(~converged).sum()} of {converged.size}")
     assert converged.all()
@@ -140,24 +139,36 @@ def test_real_optimum_equals_a_dense_grid(real):
     known = high - low < 1e-5
     c, v2 = c[:, None], v2[:, None]
 
-    def at(mu, t):
-        v_low, v_high = c + v2 * low**2 + t, c + v2 * high**2 + t
-        log_p = bn.log_interval((low - mu) / np.sqrt(v_low), (high - mu) / np.sqrt(v_high))
+    def at(mu, t, voxels=slice(None)):
+        lo, hi, sure = low[:, voxels], high[:, voxels], known[:, voxels]
+        v_low, v_high = c + v2 * lo**2 + t, c + v2 * hi**2 + t
+        log_p = bn.log_interval((lo - mu) / np.sqrt(v_low), (hi - mu) / np.sqrt(v_high))
         logs = 0.5 * np.log(v_high) * (np.max(t) > 0)
-        return np.where(known, 0.5 * (high - mu) ** 2 / v_high + logs, -log_p).sum(0)
+        return np.where(sure, 0.5 * (hi - mu) ** 2 / v_high + logs, -log_p).sum(0)
 
     here = at(beta[0], 0.0)
     grid = np.arange(-2, 2.0001, 0.02)
     values = np.array([at(g, 0.0) for g in grid])
     assert (here <= values.min(0) + 1e-9).all()
     assert np.abs(grid[values.argmin(0)] - beta[0]).max() <= 0.0201
+    return beta[0], tau2, at
+
+
+@pytest.mark.slow
+def test_optimum_of_10000_voxels_equals_a_dense_grid(enge2021):
+    lower, upper, c, v2, _ = enge_bounds(enge2021, 10_000, seed=4)
+    optimum_and_grid(lower, upper, c, v2)
+
+
+def test_real_optimum_equals_a_dense_grid(real):
+    lower, upper, c, v2, _ = real
+    mean, tau2, at = optimum_and_grid(lower, upper, c, v2)
 
     few = np.arange(0, 1500, 5)
-    low, high, known = low[:, few], high[:, few], known[:, few]
-    mu, tau2 = beta[0, few], tau2[few]
+    mu, tau2 = mean[few], tau2[few]
     grid = np.concatenate([[1e-300], np.geomspace(1e-5, 8, 300)])  # the log of a variance is kept
-    values = np.array([at(mu, t) for t in grid])
-    here = at(mu, np.maximum(tau2, 1e-300))
+    values = np.array([at(mu, t, few) for t in grid])
+    here = at(mu, np.maximum(tau2, 1e-300), few)
     assert (here <= values.min(0) + 1e-8).all()
     assert (tau2 > 0).any()
     assert (tau2 == 0).any()
