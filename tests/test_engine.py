@@ -163,3 +163,21 @@ def test_every_flip_of_a_small_project_is_enumerated(tmp_path, inputs):
     )
     assert recurrences > 1
     assert result.maps["p_fwe_voxel"].min() >= recurrences / 400 - 1e-6
+
+
+def test_case_control_project_finds_both_signs(tmp_path):
+    """Eight two-sample studies with one place of more and one of less activity in patients."""
+    places = {"": (0, -16, 18), "_neg": (-30, -10, 20)}
+    project = write_project(
+        tmp_path / "p", studies=8, two_sample=8, effect_mm=places[""], negative_mm=places["_neg"]
+    )
+    mask = write_mask(tmp_path / "mask.nii.gz", radius=9)
+    chosen = gpu_sdm.Settings(voxel_size=4, imputations=5, permutations=100, mask=mask)
+    result = gpu_sdm.run(gpu_sdm.read(project), chosen)
+    mm = result.space.mm()
+    for side, place in places.items():
+        peak = int(np.argmax(result.maps["z"] * (-1 if side else 1)))
+        assert np.linalg.norm(mm[peak] - place) < 12
+        for statistic in ("voxel", "tfce"):
+            assert result.maps[f"p_fwe_{statistic}{side}"][peak] <= 0.05
+        assert np.sign(result.maps["g"][peak]) == (-1 if side else 1)
