@@ -14,6 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+# Bounds closer than this are one observed effect: maps are float32.
+KNOWN_WIDTH = 1e-5
+
 
 def _freeze(*arrays: np.ndarray) -> None:
     for a in arrays:

@@ -1,5 +1,5 @@
 /* permuted_z_general.cu — z map of each permutation with covariates or REML.
-   Twin: gpu_sdm/ops/permuted_z.py through permuted_z_general.py::pool
+   Twin: gpu_sdm/ops/permuted_z.py through pool.py::random_effects
    thread  one (voxel, permutation); grid-stride; right for any block up to BLOCK; no shared
            memory, barriers or atomics; effects and weights of the K studies in local memory
    inputs, output   as permuted_z.cu

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from gpu_sdm.config import Settings
+from gpu_sdm.config import CONSTRAINTS, Settings
 from gpu_sdm.data import Bounds, RandomEffects, StudyTerms
 from gpu_sdm.errors import NumericalError
 from gpu_sdm.ops import bounded_normal as bn
-from gpu_sdm.ops.impute import IMPUTE, LAWS
+from gpu_sdm.ops.impute import IMPUTE
 from gpu_sdm.ops.two_spikes import N_EFF, two_spikes
 from gpu_sdm.rng import philox, stream_key, uniform
 from gpu_sdm.spaces import SHAPES, Space
@@ -40,7 +40,7 @@ def with_law(sample, law):
     return (*sample[0][:-1], law)
 
 
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("law", CONSTRAINTS["imputation"].values)
 def test_compiled_equals_twin(rng, law):
     args = with_law(IMPUTE.sample(rng), law)
     twin, cpu = IMPUTE.numpy(*args), IMPUTE.cpu(*args)
@@ -49,7 +49,7 @@ def test_compiled_equals_twin(rng, law):
 
 
 @pytest.mark.parametrize("backend", ["numpy", "cpu"])
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("law", CONSTRAINTS["imputation"].values)
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_draws_lie_in_their_bounds_and_known_effects_stay(backend, law, seed):
@@ -67,7 +67,7 @@ def test_draws_lie_in_their_bounds_and_known_effects_stay(backend, law, seed):
     assert fallbacks >= missing if law == "sdm" else fallbacks == 0
 
 
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("law", CONSTRAINTS["imputation"].values)
 @pytest.mark.parametrize("case", CASES)
 def test_mean_and_variance(case, law):
     """20,000 draws; five standard errors, against scipy's truncated normal."""
@@ -137,7 +137,7 @@ def test_words_of_the_table_in_rng_are_used(rng):
         np.testing.assert_allclose(effects[row, k], want, atol=2e-6)
 
 
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("law", CONSTRAINTS["imputation"].values)
 def test_draws_depend_on_nothing_but_their_place(rng, law):
     """Smaller mask, other order of studies, other ranges of imputations: the same bits."""
     args = with_law(IMPUTE.sample(rng), law)

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from reference_data import N1, hedges, reference
 from scipy import optimize, stats
 
+from gpu_sdm.config import CONSTRAINTS
 from gpu_sdm.data import Pooled, StudyTerms
 from gpu_sdm.errors import NumericalError
-from gpu_sdm.ops.pool import METHODS, POOL, random_effects, rubin
+from gpu_sdm.ops.pool import POOL, random_effects, rubin
 from gpu_sdm.ops.pooled_q import f_to_chi2, pool_q
 from gpu_sdm.spaces import SHAPES, Space
 from gpu_sdm.stages.meta import meta
@@ -33,7 +34,7 @@ def assert_same(one: Pooled, two: Pooled, tol: float = POOL.rtol):
         np.testing.assert_allclose(a, b, rtol=0, atol=tol * np.abs(b).max(), err_msg=name)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CONSTRAINTS["tau2"].values)
 @pytest.mark.parametrize("columns", [1, 2])
 def test_compiled_equals_twin(rng, method, columns):
     (effects, c, v2, X, contrast), _ = POOL.sample(rng)
@@ -45,7 +46,7 @@ def test_compiled_equals_twin(rng, method, columns):
     assert_same(POOL.cpu(*one), POOL.numpy(*one))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CONSTRAINTS["tau2"].values)
 def test_path_for_the_mean_equals_the_general_one(rng, method):
     (effects, c, v2, *_), _ = POOL.sample(rng)
     mean = POOL.cpu(effects, c, v2, np.ones((11, 1)), np.ones(1), method)
@@ -134,7 +135,7 @@ def metafor_cases():
     rows = list(csv.DictReader((folder / "metafor_small_sample.csv").read_text().splitlines()))
     columns = {"intercept": [], "one": ["mod1"], "two": ["mod1", "mod2"]}
     for case in json.loads((folder / "metafor_reference.json").read_text())["cases"]:
-        if case["method"] in ("DL", "REML") and case["test"] == "z":
+        if case["method"] in ("DL", "REML"):
             part = [r for r in rows if r["case"] == case["design"]]
             y, v, *mods = (
                 np.array([float(r[name]) for r in part])
@@ -155,9 +156,11 @@ def test_metafor():
             assert q[0] == pytest.approx(case["QE"], rel=1e-9)
             assert 100 * i2[0] == pytest.approx(case["I2"], abs=1e-9)
             assert estimate[0] == pytest.approx(case["beta"][j], abs=1e-9)
-            assert variance[0] ** 0.5 == pytest.approx(case["se"][j], rel=1e-9)
+            # Knapp and Hartung's tests rescale the standard error, nothing else.
+            if case["test"] == "z":
+                assert variance[0] ** 0.5 == pytest.approx(case["se"][j], rel=1e-9)
             n += 1
-    assert n > 40
+    assert n > 120
 
 
 def test_reml_is_the_maximum_of_the_restricted_likelihood():
@@ -181,7 +184,7 @@ def test_reml_is_the_maximum_of_the_restricted_likelihood():
         assert fit.tau2[0] == pytest.approx(got, abs=1e-9)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CONSTRAINTS["tau2"].values)
 def test_rubin_by_hand(rng, method):
     (effects, c, v2, X, contrast), _ = POOL.sample(rng)
     got = POOL.cpu(effects, c, v2, X, contrast, method)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from gpu_sdm.config import Settings
-from gpu_sdm.data import Bounds
+from gpu_sdm.data import KNOWN_WIDTH, Bounds
 from gpu_sdm.errors import InputError, NumericalError, OutputError, SpaceError
 from gpu_sdm.spaces import SHAPES, Space, grid_affine
 from gpu_sdm.templates import (
@@ -19,9 +19,6 @@ from gpu_sdm.templates import (
     default_template,
     from_correlations,
 )
-
-# Limits nearer than this are one known effect, written in float32.
-KNOWN_WIDTH = 1e-5
 
 
 def read_volume(path: Path | str, ndim: int = 3) -> tuple[np.ndarray, np.ndarray]:

@@ -7,9 +7,9 @@ import math
 import numba as nb
 import numpy as np
 
+from gpu_sdm.data import KNOWN_WIDTH
 from gpu_sdm.ops.bounded_normal import FAR, LOG_ROOT_2PI, ROOT_HALF, log_interval_scalar
 
-KNOWN = 1e-5  # bounds closer than this are one observed effect (maps are float32)
 STEP_TOL = 1e-9  # a smaller Newton step ends the search
 TIE = 1e-7  # leave-one-out criteria this close are equal: the first study in the table counts
 MAX_STEPS = 100
@@ -23,7 +23,7 @@ def fill(lower, upper, c, v2, voxel, w):  # type: ignore[no-untyped-def]
     """Pack the studies of a voxel into w (9, K)."""
     for k in range(w.shape[1]):
         low, high = np.float64(lower[k, voxel]), np.float64(upper[k, voxel])
-        w[6, k] = 1.0 if high - low < KNOWN else 0.0
+        w[6, k] = 1.0 if high - low < KNOWN_WIDTH else 0.0
         w[7, k] = 0.5 * (low + high) if w[6, k] > 0.0 else 0.0
         w[8, k] = c[k] + v2[k] * w[7, k] ** 2
         if low == -np.inf:

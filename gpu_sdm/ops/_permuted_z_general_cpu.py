@@ -1,4 +1,6 @@
-"""Random effects with covariates or REML for `permuted_z`, compiled; twin `pool`.
+"""Random effects with covariates or REML for `permuted_z`, compiled.
+
+Twin: `gpu_sdm.ops.pool.random_effects`.
 
 Many voxels (lanes) at once in float64; the lanes are independent of each other.
 """
@@ -9,8 +11,9 @@ import numba as nb
 import numpy as np
 
 from gpu_sdm.ops.permuted_effects import SMALLEST_VARIANCE
-from gpu_sdm.ops.permuted_z_general import REML_STEPS, REML_TOLERANCE
 
+REML_STEPS = 200
+REML_TOLERANCE = 1e-6
 LANES = 64
 _FLAGS = {"contract", "nsz"}
 

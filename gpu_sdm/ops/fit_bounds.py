@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpu_sdm.data import KNOWN_WIDTH
 from gpu_sdm.ops import _fit_bounds_cpu as compiled
 from gpu_sdm.ops._arrays import read_only
 from gpu_sdm.ops._fit_bounds_terms import (
-    KNOWN,
     MAX_DOUBLINGS,
     MAX_HALVINGS,
     MAX_STEPS,
@@ -40,7 +40,7 @@ class _Data(NamedTuple):
 def _prepare(lower: np.ndarray, upper: np.ndarray, c: np.ndarray, v2: np.ndarray) -> _Data:
     low, high = np.asarray(lower, np.float64), np.asarray(upper, np.float64)
     c, v2 = c[:, None], v2[:, None]
-    known = high - low < KNOWN
+    known = high - low < KNOWN_WIDTH
     y = np.zeros_like(low)
     y[known] = 0.5 * (low[known] + high[known])
     finite_low, finite_high = np.isfinite(low), np.isfinite(high)

@@ -8,6 +8,7 @@ from typing import Any
 import numba as nb
 import numpy as np
 
+from gpu_sdm.data import KNOWN_WIDTH
 from gpu_sdm.ops._arrays import read_only
 from gpu_sdm.ops._op import Op
 from gpu_sdm.ops.bounded_normal import (
@@ -21,8 +22,6 @@ from gpu_sdm.ops.bounded_normal import (
 from gpu_sdm.ops.two_spikes import two_spikes, two_spikes_scalar
 from gpu_sdm.rng import normal_pair, normals, philox, philox_words, uniform, uniform_word
 
-KNOWN = 1e-5  # bounds closer than this are one observed effect
-LAWS = ("sdm", "truncated-normal")
 BLOCK = 128  # voxels of one piece of work
 
 
@@ -77,7 +76,7 @@ def impute(
     Words of a Philox block: w0 the spike, (w1, w2) the normal of S, w3 the truncated normal.
     """
     low, high = np.asarray(lower, np.float64), np.asarray(upper, np.float64)
-    known = high - low < KNOWN
+    known = high - low < KNOWN_WIDTH
     sd = np.sqrt(c[:, None] + v2[:, None] * mu**2 + tau2)
     wide_high = np.where(known, low + 1, high)  # anything proper: not used
     mean, variance = truncated_moments(mu, sd, low, wide_high)
@@ -119,7 +118,7 @@ def _impute_piece(piece, lower, upper, mu, tau2, c, v2, keys, index, start, stop
     for i in range(size):
         v = first + i
         low, high = np.float64(lower[k, v]), np.float64(upper[k, v])
-        if high - low < KNOWN:
+        if high - low < KNOWN_WIDTH:
             continue
         sd[i] = math.sqrt(c[k] + v2[k] * mu[k, v] * mu[k, v] + tau2[v])
         kind[i] = 2

@@ -19,7 +19,7 @@ from gpu_sdm.ops.permuted_effects import (
     permuted_effects,
     study_coefficients,
 )
-from gpu_sdm.ops.permuted_z_general import pool
+from gpu_sdm.ops.pool import random_effects
 
 LANES = 128  # voxels done together: K x LANES effects and weights stay in the inner caches
 _SMALLEST = np.float32(SMALLEST_VARIANCE)
@@ -101,7 +101,7 @@ def permuted_z(
             y, v = permuted_effects(
                 None if sums is None else sums[:, p], share[:, p], effects[m], table
             )
-            coefficient[m], variance[m] = pool(y, v, x, h, tau2)
+            coefficient[m], variance[m] = random_effects(y, v, x, h, tau2)[:2]
         total = variance.mean(axis=0)
         if n_imputations > 1:
             total += (1 + 1 / n_imputations) * coefficient.var(axis=0, ddof=1)

@@ -12,8 +12,6 @@ from gpu_sdm.ops._arrays import read_only
 from gpu_sdm.ops._op import Op
 from gpu_sdm.ops.pooled_q import pool_q
 
-METHODS = ("dl", "reml")
-
 
 def _weighted(w: np.ndarray, y: np.ndarray, X: np.ndarray) -> tuple[np.ndarray, ...]:
     """Weighted least squares of each voxel: beta (V, Q), covariance (V, Q, Q), residuals (K, V)."""

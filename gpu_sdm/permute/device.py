@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpu_sdm.backend.cuda import Device
-from gpu_sdm.errors import NumericalError
 from gpu_sdm.ops.permuted_effects import study_coefficients
 from gpu_sdm.ops.tfce import STEP_SUM
 from gpu_sdm.permute import launch
+from gpu_sdm.permute.null import refuse_nan
 from gpu_sdm.permute.plan import TILE, PermutationPlan, Plan
 from gpu_sdm.permute.weights import DeviceWeights, HostWeights
 
@@ -230,12 +230,7 @@ class DeviceEngine:
         values = device.to_host(best)
         if np.isnan(values).any():
             row = int(np.flatnonzero(np.isnan(values[0]))[0])
-            voxel = np.flatnonzero(np.isnan(device.to_host(z[row])))[:1]
-            x, y, w = self.problem.space.mm(voxel)[0]
-            raise NumericalError(
-                f"z is not a number at MNI ({x:g}, {y:g}, {w:g}) in permutation {start + row}; "
-                "please report this with run.json and the input."
-            )
+            refuse_nan(device.to_host(z[row]), self.problem.space, start + row)
         return values
 
     def _max_tfce(self, z: Any) -> np.ndarray:

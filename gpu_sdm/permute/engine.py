@@ -21,7 +21,7 @@ from gpu_sdm.errors import NumericalError
 from gpu_sdm.ops.max_tfce import MAX_TFCE, max_statistic
 from gpu_sdm.ops.permuted_z import PERMUTED_Z
 from gpu_sdm.permute.device import DeviceEngine
-from gpu_sdm.permute.null import NullState
+from gpu_sdm.permute.null import NullState, refuse_nan
 from gpu_sdm.permute.plan import TILE, Plan, residual_sums
 from gpu_sdm.spaces import Space
 from gpu_sdm.stages.subjects import SubjectBank
@@ -128,11 +128,7 @@ def maxima_of(
     highest, lowest = max_statistic(z)
     if np.isnan(highest).any():
         row = int(np.flatnonzero(np.isnan(highest))[0])
-        x, y, w = problem.space.mm(np.flatnonzero(np.isnan(z[row]))[:1])[0]
-        raise NumericalError(
-            f"z is not a number at MNI ({x:g}, {y:g}, {w:g}) in permutation {first + row}; "
-            "please report this with run.json and the input."
-        )
+        refuse_nan(z[row], problem.space, first + row)
     found = {}
     if "voxel" in statistics:
         found["voxel"] = np.stack([highest, lowest])

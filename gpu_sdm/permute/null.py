@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpu_sdm.errors import NumericalError
 from gpu_sdm.io.tables import MAXIMA
+from gpu_sdm.spaces import Space
 
 
 @dataclass
@@ -39,3 +41,18 @@ class NullState:
             self.maxima[name][:, start : start + values.shape[1]] = values
         # Last, so that an interrupt in between leaves the old state.
         self.done = start + next(iter(chunk.values())).shape[1]
+
+
+def refuse_nan(z: np.ndarray, space: Space, permutation: int) -> None:
+    """Raise for a map (V,) that holds NaN.
+
+    Raises
+    ------
+    NumericalError
+        Always: names the first such voxel and the permutation.
+    """
+    x, y, w = space.mm(np.flatnonzero(np.isnan(z))[:1])[0]
+    raise NumericalError(
+        f"z is not a number at MNI ({x:g}, {y:g}, {w:g}) in permutation {permutation}; "
+        "please report this with run.json and the input."
+    )

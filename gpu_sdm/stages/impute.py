@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from gpu_sdm.config import Settings
-from gpu_sdm.data import Bounds, RandomEffects, StudyTerms
-from gpu_sdm.ops.impute import IMPUTE, KNOWN
+from gpu_sdm.data import KNOWN_WIDTH, Bounds, RandomEffects, StudyTerms
+from gpu_sdm.ops.impute import IMPUTE
 from gpu_sdm.rng import stream_key
 from gpu_sdm.spaces import Space
 from gpu_sdm.stages.estimate import require_finite
@@ -21,7 +21,7 @@ Progress = Callable[[int, int], None]
 def n_imputations(bounds: Bounds, wanted: int) -> int:
     """One imputation where every effect is known, else the number wanted."""
     censored = any(
-        bool((upper.astype(np.float64) - lower >= KNOWN).any())
+        bool((upper.astype(np.float64) - lower >= KNOWN_WIDTH).any())
         for lower, upper in zip(bounds.lower, bounds.upper, strict=True)
     )
     return wanted if censored else 1
