@@ -35,6 +35,7 @@ TABLE_IV = [((73.7, -26.0, 7.0), (68.3, -26.9, 8.3)), ((6.3, 75.1, 5.9), (5.7, 6
 # Brett's page prints x' = .9900 x, y' = .9688 y + .0460 z, z' = -.0485 y + .9189 z above the AC
 # and .0420, .8390 below it: four digits, so 0.01 mm.
 BRETT_ABOVE = [
+    ((10, 12, 14), (9.9, 12.2692, 12.2821)),  # the example printed in the help of mni2tal
     ((10, 12, 14), (9.9, 12.2696, 12.2826)),
     ((-42, -60, 30), (-41.58, -56.748, 30.477)),
     ((30, 60, 1), (29.7, 58.174, -1.9911)),  # above the AC although the reported z is negative
