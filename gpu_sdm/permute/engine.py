@@ -219,11 +219,12 @@ def permute(
                 stop = min(start + chunk - start % chunk, permutations)
                 if engine is not None:
                     state.add(start, engine.rows(start, stop))
-                for tile in () if engine else range(start - start % TILE, stop, TILE):
-                    rows = slice(max(start, tile) - tile, min(stop, tile + TILE) - tile)
-                    first = tile + rows.start
-                    z = z_tile(problem, plan, tile, backend, pool)[rows]
-                    state.add(first, maxima_of(z, statistics, problem, backend, pool, first))
+                else:
+                    for tile in range(start - start % TILE, stop, TILE):
+                        rows = slice(max(start, tile) - tile, min(stop, tile + TILE) - tile)
+                        first = tile + rows.start
+                        z = z_tile(problem, plan, tile, backend, pool)[rows]
+                        state.add(first, maxima_of(z, statistics, problem, backend, pool, first))
                 if store and (state.done == permutations or monotonic() - saved > SAVE_EVERY):
                     store.save(state)
                     saved = monotonic()
