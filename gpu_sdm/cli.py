@@ -249,9 +249,9 @@ def permute(
         terminal.show_forecast(forecast(analysis), settings.permutations)
         return
     check_memory(analysis)
-    with terminal.StageProgress() as progress:
+    with terminal.StageProgress() as progress, terminal.StopAfterStep(progress) as step:
         try:
-            result = execute(analysis, out=out, force=force, progress=progress, say=terminal.say)
+            result = execute(analysis, out=out, force=force, progress=step, say=terminal.say)
         except KeyboardInterrupt:
             progress.stop()
             terminal.say_interrupted(out)

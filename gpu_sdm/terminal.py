@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -92,6 +93,44 @@ class StageProgress:
             self._tasks[stage] = self._progress.add_task(stage, total=total, completed=done)
         else:
             self._progress.update(self._tasks[stage], completed=done, total=total)
+
+
+class StopAfterStep:
+    """Turn Ctrl-C into a stop at the next report of progress; a second one stops at once.
+
+    Raised wherever it happens to arrive, an interrupt can be swallowed (in a callback of the
+    interpreter) or leave a thread pool waiting.
+
+    Parameters
+    ----------
+    progress : callable
+        What is called with (stage, done, total) before the check.
+    """
+
+    def __init__(self, progress: StageProgress) -> None:
+        self._progress, self._asked = progress, False
+
+    def __enter__(self) -> StopAfterStep:
+        self._before = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+        signal.signal(signal.SIGINT, self._before)
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show how far a stage is, and stop there if that was asked for."""
+        self._progress(stage, done, total)
+        if self._asked:
+            raise KeyboardInterrupt
 
 
 def show_error(message: str) -> None:
