@@ -120,7 +120,8 @@ class Settings:
         for name in ("mask", "template", "bounds"):
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, Path(value))
+                # Absolute: a result folder is opened again from anywhere.
+                object.__setattr__(self, name, Path(value).absolute())
 
     def noise_law(self) -> tuple[str, float]:
         """Kind and parameter of the noise field, e.g. ("scan", 0.77)."""
@@ -145,6 +146,14 @@ class Settings:
             k: str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v
             for k, v in asdict(self).items()
         }
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> Settings:
+        """Make the settings of a stored `as_dict` again."""
+        known = {f.name for f in fields(cls)}
+        return cls(
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in stored.items() if k in known}
+        )
 
     def differences(self, other: dict[str, Any]) -> list[str]:
         """Name each setting that differs from a stored `as_dict`, `NOT_COMPARED` aside."""

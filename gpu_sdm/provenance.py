@@ -146,7 +146,7 @@ def provenance(
             "why": analysis.backend.why,
             "threads": analysis.backend.threads,
         },
-        "project": str(analysis.dataset.path),
+        "project": str(analysis.dataset.path.absolute()),
         "mask_voxels": analysis.space.n_voxels,
         "studies": len(studies),
         "subjects": sum(s.n for s in studies),

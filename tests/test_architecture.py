@@ -20,9 +20,9 @@ RANKS = {
     "inference": 6, "clusters": 6, "atlas": 6,
     "analysis": 7, "output": 7, "result": 7,
     "provenance": 8,
-    "pipeline": 9, "workload": 8, "forecast": 9, "bench": 9,
-    "terminal": 10,
-    "cli_machine": 11, "cli": 12,
+    "finished": 9, "pipeline": 9, "workload": 8, "forecast": 9, "bench": 9,
+    "findings": 10, "terminal": 11,
+    "commands": 12, "cli_machine": 12, "cli": 13,
 }  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = {"nibabel", "nilearn", "pandas"}

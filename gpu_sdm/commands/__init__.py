@@ -1,0 +1,1 @@
+"""The commands after `permute`: parse, call `findings`, render; a file each."""

@@ -1,0 +1,1 @@
+"""What a paper reports after the main analysis: each from a finished result, a file each."""
