@@ -151,9 +151,10 @@ class Settings:
     def from_dict(cls, stored: dict[str, Any]) -> Settings:
         """Make the settings of a stored `as_dict` again."""
         known = {f.name for f in fields(cls)}
-        return cls(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in stored.items() if k in known}
-        )
+        values: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in stored.items() if k in known
+        }
+        return cls(**values)
 
     def differences(self, other: dict[str, Any]) -> list[str]:
         """Name each setting that differs from a stored `as_dict`, `NOT_COMPARED` aside."""
