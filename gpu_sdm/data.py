@@ -45,17 +45,51 @@ class Peaks:
     lines: np.ndarray  # (n,) int, line in the file, from 1
     space: str  # "spm_mni", "fsl_tal", ..., "no_peaks"
     source: str  # file name
+    # Where other statistics than t were reported: (n,) float64 as read, NaN where none, and kinds.
+    reported: np.ndarray | None = None
+    kinds: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _freeze(self.xyz_mm, self.xyz_reported, self.t, self.known, self.lines)
+        if self.reported is not None:
+            _freeze(self.reported)
 
     def __len__(self) -> int:
         return len(self.t)
 
+    @classmethod
+    def none(cls, space: str, source: str) -> Peaks:
+        """Stand for the peaks of a study that has none."""
+        place = np.zeros((0, 3))
+        empty = np.zeros(0)
+        return cls(place, place.copy(), empty, empty > 0, empty.astype(int), space, source)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageFile:
+    """A study's statistical map, its header checked."""
+
+    path: Path
+    kind: str  # "t", "z", "g", "d" or "contrast"
+    companion: Path | None  # variance of g or d, standard error of a contrast
+    shape: tuple[int, int, int]
+    affine: np.ndarray  # (4, 4) float64 voxel to MNI millimetres
+    digest: str  # content hash of the file and its companion
+
+    def __post_init__(self) -> None:
+        _freeze(self.affine)
+
+    @property
+    def grid(self) -> str:
+        """Size and voxels in words, "53 x 63 x 46 voxels of 3 x 3 x 3 mm"."""
+        edges = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
+        size, step = (" x ".join(f"{v:.4g}" for v in axes) for axes in (self.shape, edges))
+        return f"{size} voxels of {step} mm"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Study:
-    """One contrast of one sample."""
+    """One contrast of one sample, or the mean of several contrasts of it."""
 
     name: str
     n1: int  # patients, or the only group
@@ -64,6 +98,15 @@ class Study:
     peaks: Peaks
     covariates: Mapping[str, float] = field(default_factory=dict)  # NaN where missing
     correction: str = ""  # "corrected" | "uncorrected" | ""
+    labels: Mapping[str, str] = field(default_factory=dict)  # text columns; "" where missing
+    image: ImageFile | None = None  # its whole map, in place of peaks
+    contrasts: tuple[Study, ...] = ()  # what it is the mean of (gpu_sdm.stages.samples)
+    averaging: float = 1.0  # variance of that mean, that of one contrast being 1
+
+    @property
+    def parts(self) -> tuple[Study, ...]:
+        """Its contrasts, as read: the study itself where it is one."""
+        return self.contrasts or (self,)
 
     @property
     def two_sample(self) -> bool:
@@ -107,7 +150,7 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bounds:
-    """Possible effects of each study: lower == upper where the effect is known."""
+    """Possible effects of each study: equal where known, infinite where an image has no data."""
 
     lower: np.ndarray  # (K, V) float32, Hedges g
     upper: np.ndarray  # (K, V) float32
@@ -155,7 +198,8 @@ class Pooled:
 class StudyTerms:
     """Constants of the K studies that the numerical code needs, each (K,) float64.
 
-    `variance = c + v2 * g**2` is the sampling variance of Hedges g.
+    `variance = c + v2 * g**2` is the sampling variance of Hedges g. Of a study that averages
+    several contrasts, c and v2 hold the factor `averaging` and j its root (gpu_sdm.stages.samples).
     """
 
     j: np.ndarray  # small-sample correction
@@ -163,6 +207,14 @@ class StudyTerms:
     v2: np.ndarray  # 1 - (df - 2) / (df * J**2)
     n1: np.ndarray
     n2: np.ndarray  # 0 for one-sample studies
+    averaging: np.ndarray | None = None  # None: every study is one contrast
 
     def __post_init__(self) -> None:
         _freeze(self.j, self.c, self.v2, self.n1, self.n2)
+        if self.averaging is not None:
+            _freeze(self.averaging)
+
+    @property
+    def factor(self) -> np.ndarray:
+        """(K,) variance of what each study averages, that of one contrast being 1."""
+        return np.ones(len(self.j)) if self.averaging is None else self.averaging

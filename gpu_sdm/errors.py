@@ -28,6 +28,10 @@ class InputError(GpuSdmError):
         super().__init__(where + message)
 
 
+class TooFewStudies(InputError):
+    """An input holds fewer studies that can be used than a meta-analysis needs."""
+
+
 class SettingError(GpuSdmError):
     """A setting is outside its range or does not fit the others."""
 

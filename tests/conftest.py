@@ -35,6 +35,16 @@ def li2024() -> Path:
 
 
 @pytest.fixture(scope="session")
+def pain21() -> Path:
+    return _data("pain21")
+
+
+@pytest.fixture(scope="session")
+def cutler2021() -> Path:
+    return _data("cutler2021")
+
+
+@pytest.fixture(scope="session")
 def metansue_reference() -> Path:
     return _data("metansue_reference.txt")
 

@@ -41,12 +41,12 @@ def test_a_project_becomes_studies(tmp_path):
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_every_reader_recognises_its_own_format_only(tmp_path, reader):
+def test_a_project_is_recognised_by_its_own_reader_only(tmp_path, reader):
     good, other = tmp_path / "good", tmp_path / "other"
     good.mkdir()
     other.mkdir()
     project(good)
-    assert READERS[reader].sniff(good)
+    assert READERS[reader].sniff(good) == (reader == "sdm")
     assert not READERS[reader].sniff(other)
     assert not READERS[reader].sniff(tmp_path / "absent")
 

@@ -18,7 +18,9 @@ from gpu_sdm.spaces import SHAPES, Space
 CONTRACT = (
     "g se z p p_neg log_p log_p_neg tau2 i2 h2 q mask "
     "p_fwe_voxel p_fwe_voxel_neg p_fwe_voxel_two_sided "
-    "tfce tfce_neg p_fwe_tfce p_fwe_tfce_neg p_fwe_tfce_two_sided"
+    "tfce tfce_neg p_fwe_tfce p_fwe_tfce_neg p_fwe_tfce_two_sided "
+    "p_fwe_cluster_extent p_fwe_cluster_extent_neg p_fwe_cluster_extent_two_sided "
+    "p_fwe_cluster_mass p_fwe_cluster_mass_neg p_fwe_cluster_mass_two_sided"
 )
 
 
@@ -168,15 +170,32 @@ def maxima(rng) -> dict[str, np.ndarray]:
     return {
         "voxel": (4 + rng.standard_normal((2, 5000))).astype(np.float32),
         "tfce": rng.gamma(2, 4000, (2, 5000)),
+        "cluster-extent": rng.integers(0, 3000, (2, 5000)).astype(np.float64),
+        "cluster-mass": rng.gamma(2, 300, (2, 5000)),
     }
 
 
-@pytest.mark.parametrize("statistics", [("voxel",), ("tfce",), ("voxel", "tfce")])
+@pytest.mark.parametrize(
+    "statistics",
+    [
+        ("voxel",),
+        ("tfce",),
+        ("voxel", "tfce"),
+        ("cluster-mass",),
+        ("voxel", "cluster-extent"),
+        ("voxel", "tfce", "cluster-extent", "cluster-mass"),
+    ],
+)
 def test_maxima_read_back_to_the_bit(tmp_path, maxima, statistics):
     path = tmp_path / "maxima.tsv"
     given = {s: maxima[s] for s in reversed(statistics)}
     write_maxima(path, given)
-    names = {"voxel": ["max_z", "max_neg_z"], "tfce": ["max_tfce", "max_neg_tfce"]}
+    names = {
+        "voxel": ["max_z", "max_neg_z"],
+        "tfce": ["max_tfce", "max_neg_tfce"],
+        "cluster-extent": ["max_extent", "max_neg_extent"],
+        "cluster-mass": ["max_mass", "max_neg_mass"],
+    }
     header = path.read_text().splitlines()[0].split("\t")
     assert header == ["permutation", *(name for s in statistics for name in names[s])]
     read = read_maxima(path, statistics)

@@ -52,3 +52,20 @@ def number(cell: str) -> float | None:
 def shown(cell: str) -> str:
     """Show a cell in a message: quoted, on one line, of bounded length."""
     return repr(cell if len(cell) <= 40 else cell[:37] + "...")
+
+
+def decimal_comma(cell: str) -> str:
+    """Say of a cell like 3,5 how to write it; nothing of any other."""
+    comma = re.fullmatch(r"[+-]?\d+,\d+", cell.strip())
+    return f" with a decimal point (write {cell.strip().replace(',', '.')})" if comma else ""
+
+
+def first_text(path: Path, size: int = 65536) -> str:
+    """Beginning of a file as text, for recognising its format; "" for a folder or binary file."""
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        raw = file.read(size)
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return raw.decode("utf-16", errors="ignore")  # recognised, so that the reader can refuse it
+    return "" if b"\x00" in raw else raw.decode("utf-8-sig", errors="replace")

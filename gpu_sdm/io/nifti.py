@@ -50,6 +50,12 @@ MAPS: dict[str, MapKind] = {
     "p_fwe_tfce": _p("FWE p of TFCE, one-sided, positive effects"),
     "p_fwe_tfce_neg": _p("FWE p of TFCE, one-sided, negative effects"),
     "p_fwe_tfce_two_sided": _p("FWE p of TFCE, two-sided"),
+    "p_fwe_cluster_extent": _p("FWE p of cluster extent, one-sided, positive effects"),
+    "p_fwe_cluster_extent_neg": _p("FWE p of cluster extent, one-sided, negative effects"),
+    "p_fwe_cluster_extent_two_sided": _p("FWE p of cluster extent, two-sided"),
+    "p_fwe_cluster_mass": _p("FWE p of cluster mass, one-sided, positive effects"),
+    "p_fwe_cluster_mass_neg": _p("FWE p of cluster mass, one-sided, negative effects"),
+    "p_fwe_cluster_mass_two_sided": _p("FWE p of cluster mass, two-sided"),
 }
 
 

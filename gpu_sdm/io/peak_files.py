@@ -11,12 +11,14 @@ import numpy as np
 from gpu_sdm.coordinates import CONVERSIONS, to_mni
 from gpu_sdm.data import Notice, Peaks
 from gpu_sdm.errors import InputError
+from gpu_sdm.io._keep_on import Ledger, noted
 from gpu_sdm.io._text import LARGEST_T, number, read_lines, shown
+from gpu_sdm.io.images import find_images
 from gpu_sdm.spaces import ORIGIN_MM, SHAPES
 
 NO_PEAKS = "no_peaks"
 SUFFIXES = (*CONVERSIONS, NO_PEAKS)
-IMAGE_ENDINGS = (".nii.gz", ".nii")
+IMAGE = "image"  # in place of a space: the file is the study's map
 SIGNS = {"p": 1.0, "n": -1.0}
 
 # Centres of the outermost voxels: a peak between them has its nearest voxels in every grid.
@@ -27,9 +29,9 @@ BOX_LOW, BOX_HIGH = _CORNERS.min(axis=0), _CORNERS.max(axis=0)
 
 
 def find_files(
-    folder: Path, names: Collection[str]
+    folder: Path, names: Collection[str], ledger: Ledger | None = None
 ) -> tuple[dict[str, tuple[Path, str]], list[Notice]]:
-    """Assign the peak files of a folder to studies.
+    """Assign the peak files and images of a folder to studies.
 
     Parameters
     ----------
@@ -37,28 +39,28 @@ def find_files(
         The project folder.
     names : collection of str
         The studies of the table.
+    ledger : Ledger, optional
+        Takes the errors; the files at fault are left out.
 
     Returns
     -------
     files : dict
-        Study name to its file and space ("spm_mni", ..., "no_peaks").
+        Study name to its file and space ("spm_mni", ..., "no_peaks", or "image").
     notices : list of Notice
         `unlisted_file` for every peak file whose study has no row.
 
     Raises
     ------
     InputError
-        If a study has no file, two files, an unknown suffix or only an image.
+        If a study has no file, two files or an unknown suffix.
     """
     files: dict[str, tuple[Path, str]] = {}
-    images: dict[str, Path] = {}
     notices = []
-    for path in _listing(folder):
-        lower = path.name.lower()
-        for ending in IMAGE_ENDINGS:
-            if lower.endswith(ending) and path.name[: -len(ending)] in names:
-                images[path.name[: -len(ending)]] = path
-        if not lower.endswith(".txt"):
+    listed = _listing(folder)
+    images, preprocessed = find_images(listed, names, ledger)
+    spoilt: set[str] = set()  # studies with a file that an error was noted of
+    for path in listed:
+        if not path.name.lower().endswith(".txt"):
             continue
         stem = path.name[:-4]
         study, _, suffix = stem.rpartition(".")
@@ -66,24 +68,43 @@ def find_files(
             if study not in names:
                 notices.append(Notice("unlisted_file", _unlisted(path, study, names)))
             elif study in files:
-                raise InputError(
-                    f"study {shown(study)} has two files, {files[study][0].name} and {path.name}; "
-                    "keep one.",
-                    path,
-                )
+                with noted(ledger):
+                    raise InputError(_two_files(study, files[study][0], path), path)
             else:
                 files[study] = (path, suffix.lower())
         elif study in names or stem in names:
             found = f"the suffix {shown(suffix)} is unknown" if study in names else "has no suffix"
             name = study if study in names else stem
-            raise InputError(
-                f"{found}; name the file {name}.SOFTWARE_SPACE.txt with one of: "
-                f"{', '.join(SUFFIXES)}.",
-                path,
-            )
+            spoilt.add(name)
+            with noted(ledger):
+                raise InputError(
+                    f"{found}; name the file {name}.SOFTWARE_SPACE.txt with one of: "
+                    f"{', '.join(SUFFIXES)}.",
+                    path,
+                )
     for name in names:
-        _check_one_file(folder, name, files, images)
+        image = images.get(name)
+        if name in files:
+            with noted(ledger):
+                if image is not None:
+                    raise InputError(_two_files(name, files[name][0], image), folder)
+            continue
+        image = image or preprocessed.get(name)
+        if image is not None:
+            files[name] = (image, IMAGE)
+        elif name not in spoilt:
+            with noted(ledger):
+                raise InputError(
+                    f"study {shown(name)} has no peak file; add {name}.SOFTWARE_SPACE.txt (for "
+                    f"example {name}.spm_mni.txt), its map as {name}.nii.gz, or {name}.no_peaks.txt"
+                    " if it found nothing.",
+                    folder,
+                )
     return files, notices
+
+
+def _two_files(study: str, one: Path, other: Path) -> str:
+    return f"study {shown(study)} has two files, {one.name} and {other.name}; keep one."
 
 
 def _listing(folder: Path) -> list[Path]:
@@ -95,29 +116,6 @@ def _unlisted(path: Path, study: str, names: Iterable[str]) -> str:
     near = [n for n in names if n.lower() == study.lower()]
     hint = f" (the table has {shown(near[0])}: case matters)" if near else ""
     return f"{path.name}: study {shown(study)} has no row in the table{hint}; it is not used."
-
-
-def _check_one_file(
-    folder: Path, name: str, files: dict[str, tuple[Path, str]], images: dict[str, Path]
-) -> None:
-    if name in files and name in images:
-        raise InputError(
-            f"study {shown(name)} has two files, {files[name][0].name} and {images[name].name}; "
-            "keep one.",
-            folder,
-        )
-    if name in images:
-        raise InputError(
-            f"study {shown(name)} has only an image, and this version does not read images yet; "
-            f"supply its peaks as {name}.spm_mni.txt or take its row out of the table.",
-            images[name],
-        )
-    if name not in files:
-        raise InputError(
-            f"study {shown(name)} has no peak file; add {name}.SOFTWARE_SPACE.txt (for example "
-            f"{name}.spm_mni.txt), or {name}.no_peaks.txt if it found nothing.",
-            folder,
-        )
 
 
 def read_peaks(
@@ -170,13 +168,13 @@ def read_peaks(
         values[row], known[row] = _parse(line, path, line_number)
     numbers = np.array([i for i, _ in rows], int)
     reported, t = values[:, :3].copy(), values[:, 3].copy()
-    t[~known] *= t_threshold
+    t[~known] = np.copysign(t_threshold, t[~known])  # keeps the sign of a NaN
     xyz_mm = reported.copy() if space == NO_PEAKS else to_mni(reported, space)
     if compat:
         xyz_mm = np.trunc(xyz_mm) + 0.0  # -0 becomes 0
-    _check_box(xyz_mm, reported, path, numbers, space)
+    check_box(xyz_mm, reported, path, numbers, space)
     peaks = Peaks(xyz_mm, reported, t, known, numbers, space, path.name)
-    return peaks, _doubts(peaks, t_threshold), digest
+    return peaks, peak_doubts(peaks, t_threshold), digest
 
 
 def _parse(line: str, path: Path, line_number: int) -> tuple[list[float], bool]:
@@ -200,9 +198,10 @@ def _parse(line: str, path: Path, line_number: int) -> tuple[list[float], bool]:
     )
 
 
-def _check_box(
+def check_box(
     xyz_mm: np.ndarray, reported: np.ndarray, path: Path, lines: np.ndarray, space: str
 ) -> None:
+    """Refuse peaks outside the brain's box, which no grid could hold."""
     outside = ((xyz_mm < BOX_LOW) | (xyz_mm > BOX_HIGH)).any(axis=1)
     if not outside.any():
         return
@@ -222,7 +221,8 @@ def _place(xyz: np.ndarray) -> str:
     return ", ".join(f"{v:.6g}" for v in xyz)
 
 
-def _doubts(peaks: Peaks, t_threshold: float) -> list[Notice]:
+def peak_doubts(peaks: Peaks, t_threshold: float) -> list[Notice]:
+    """Doubts about each peak: its height, whether it was given before."""
     notices = []
     first: dict[tuple[float, ...], dict[bool, int]] = {}
     for place, t, known, line in zip(

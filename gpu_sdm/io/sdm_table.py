@@ -1,37 +1,27 @@
-"""An SDM project: a folder with `sdm_table.txt` and one peak file per study."""
+"""An SDM project: a folder with `sdm_table.txt` and one peak file or image per study."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-from gpu_sdm.data import Dataset, Notice, Study
-from gpu_sdm.errors import InputError
-from gpu_sdm.io._text import LARGEST_T, number, read_lines, shown
-from gpu_sdm.io.peak_files import find_files, read_peaks
+from gpu_sdm.data import Dataset, Notice, Peaks, Study
+from gpu_sdm.errors import InputError, TooFewStudies
+from gpu_sdm.io._keep_on import Ledger, noted
+from gpu_sdm.io._table_rows import COLUMNS, Row, read_rows
+from gpu_sdm.io._text import LARGEST_T, number, shown
+from gpu_sdm.io.images import KINDS, inspect_image
+from gpu_sdm.io.peak_files import IMAGE, find_files, read_peaks
 
 TABLE = "sdm_table.txt"
-COLUMNS = ("study", "n1", "n2", "t_thr", "threshold")
-REQUIRED = ("study", "n1")
+SAMPLE = "sample"  # rows that share a cell are contrasts of one sample
 MISSING = ("", "na", "n/a", "nan", "null", "none", ".")
+UNKNOWN = ("na", "n/a")  # a threshold said to be unknown, not forgotten
 CORRECTIONS = ("corrected", "uncorrected")
 # Numbers that stand for "missing" in other programs' tables.
 CODES = tuple(s * c for s in (1.0, -1.0) for c in (999.0, 9999.0, 99999.0))
 MOST_SUBJECTS = 1_000_000
-FORBIDDEN_IN_NAME = re.compile(r"[/\\\x00-\x1f]")
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    line: int
-    cells: Mapping[str, str]
-
-    def get(self, column: str) -> str:
-        return self.cells.get(column, "")
 
 
 def sniff(path: Path) -> bool:
@@ -49,15 +39,18 @@ def _table_path(path: Path) -> Path | None:
     return (exact or found or [None])[0]  # type: ignore[list-item]
 
 
-def read_sdm_project(path: Path, compat: bool = False) -> Dataset:
+def read_sdm_project(path: Path, compat: bool = False, ledger: Ledger | None = None) -> Dataset:
     """Read an SDM project.
 
     Parameters
     ----------
     path : path
-        The folder that holds sdm_table.txt and STUDY.SOFTWARE_SPACE.txt files, or the table.
+        The folder that holds sdm_table.txt and a STUDY.SOFTWARE_SPACE.txt or STUDY.nii.gz of each
+        study, or the table.
     compat : bool
         Truncate converted millimetres as SDM-PSI 6.21 does.
+    ledger : Ledger, optional
+        Takes the errors of rows and files, and the studies; reading goes on.
 
     Returns
     -------
@@ -67,122 +60,71 @@ def read_sdm_project(path: Path, compat: bool = False) -> Dataset:
     Raises
     ------
     InputError
-        If the table, a row or a peak file cannot be used; the message says how to mend it.
+        If the table, a row, a peak file or an image's header cannot be used; the message says how
+        to mend it.
 
     Notes
     -----
     A study whose t_thr is `NA` declares its threshold unknown: nothing bounds its effect away from
-    its peaks, so it is left out (notice `threshold_missing`). An empty t_thr is an error.
+    its peaks, so it is left out (notice `threshold_missing`). An empty t_thr is an error. A study
+    with an image needs none.
     """
     table = _table_path(path)
     if table is None:
         raise InputError(f"holds no {TABLE}; give the folder of an SDM project.", path)
-    columns, rows, digest = _read_table(table)
-    names = _names(rows, table)
-    covariates, notices = _covariates(columns, rows, table)
-    files, unlisted = find_files(table.parent, names)
+    columns, rows, digest = read_rows(table, ledger)
+    names = [row.get("study") for row in rows]
+    if ledger is not None:
+        ledger.names += names
+    files, unlisted = find_files(table.parent, names, ledger)
+    any_image = any(space == IMAGE for _, space in files.values())
+    kinds = _image_kinds(rows, table, ledger) if any_image else {}
+    plain = [c for c in columns if c != IMAGE or not kinds]
+    covariates, texts, notices = covariate_columns(plain, rows, table)
     notices += unlisted
     sha256 = {table.name: digest}
     studies = []
-    for row in rows:
-        name = row.get("study")
-        file, space = files[name]
-        n1, n2 = _sizes(row, table)
-        t_threshold = _threshold(row, table)
-        peaks, doubts, sha256[file.name] = read_peaks(file, space, name, t_threshold, compat)
-        if math.isnan(t_threshold):
-            text = f"{table.name}:{row.line}: study {shown(name)} has t_thr NA; it is left out."
-            notices.append(Notice("threshold_missing", text))
-            continue
-        notices += doubts
-        word = row.get("threshold").lower()
-        own = {c: values[name] for c, values in covariates.items()}
-        correction = word if word in CORRECTIONS else ""
-        studies.append(Study(name, n1, n2, t_threshold, peaks, own, correction))
-    if len(studies) < 2:
-        raise InputError(
-            f"holds {len(studies)} usable study; a meta-analysis needs at least 2.", table
-        )
+    for row in (r for r in rows if r.get("study") in files):
+        with noted(ledger):
+            name = row.get("study")
+            file, space = files[name]
+            n1, n2 = group_sizes(row, table)
+            image, t_threshold = None, math.nan
+            if space == IMAGE:
+                image, doubts, hashes = inspect_image(file, name, kinds.get(name, ""), names)
+                sha256 |= hashes
+                if row.get("t_thr").lower() not in MISSING:
+                    t_threshold = _threshold(row, table)
+                peaks = Peaks.none(IMAGE, file.name)
+            else:
+                with noted(ledger):
+                    t_threshold = _threshold(row, table)
+                peaks, doubts, hashed = read_peaks(file, space, name, t_threshold, compat)
+                sha256[file.name] = hashed
+            own = {c: values[name] for c, values in covariates.items()}
+            labels = {c: values[name] for c, values in texts.items()}
+            word = row.get("threshold").lower()
+            correction = word if word in CORRECTIONS else ""
+            study = Study(name, n1, n2, t_threshold, peaks, own, correction, labels, image)
+            if image is None and math.isnan(t_threshold):
+                if row.get("t_thr").lower() in UNKNOWN:
+                    text = f"{table.name}:{row.line}: study {shown(name)} has t_thr NA; it is left"
+                    notices.append(Notice("threshold_missing", f"{text} out."))
+                if ledger is not None:
+                    ledger.unused.append(study)
+                continue
+            notices += doubts
+            studies.append(study)
+    if len(studies) < 2 and (ledger is None or not ledger.errors):
+        with noted(ledger):
+            raise TooFewStudies(
+                f"holds {len(studies)} usable study; a meta-analysis needs at least 2.", table
+            )
     return Dataset(tuple(studies), tuple(notices), table.parent, sha256)
 
 
-def _read_table(table: Path) -> tuple[list[str], list[_Row], str]:
-    lines, digest = read_lines(table)
-    filled = [(i, line) for i, line in enumerate(lines, 1) if line.strip(" \t,")]
-    if not filled:
-        raise InputError("is empty; its first row names the columns study, n1, t_thr, ...", table)
-    header_line, header = filled[0]
-    separator = "\t" if "\t" in header else "," if "," in header else None
-    columns = [c.lower() if c.lower() in COLUMNS else c for c in _split(header, separator)]
-    if "" in columns:
-        raise InputError(f"column {columns.index('') + 1} has no name.", table, header_line)
-    for column, count in Counter(columns).items():
-        if count > 1:
-            raise InputError(
-                f"column {shown(column)} appears {count} times; keep one.", table, header_line
-            )
-    for column in REQUIRED:
-        if column not in columns:
-            raise InputError(
-                f"has no column {column}; the first row must name the columns study, n1 and t_thr, "
-                f"found {shown(' '.join(columns))}.",
-                table,
-                header_line,
-            )
-    rows = []
-    for i, line in filled[1:]:
-        cells = _split(line, separator)
-        if len(cells) > len(columns) or (separator is None and len(cells) < len(columns)):
-            raise InputError(
-                f"has {len(cells)} values for {len(columns)} columns; separate columns by tabs, "
-                "and write NA for a missing value.",
-                table,
-                i,
-            )
-        cells += [""] * (len(columns) - len(cells))
-        rows.append(_Row(i, dict(zip(columns, cells, strict=True))))
-    if not rows:
-        raise InputError("names columns but no study; add one row per study.", table)
-    return columns, rows, digest
-
-
-def _split(line: str, separator: str | None) -> list[str]:
-    """Cells without blanks and quotes; empty ones at the end, as spreadsheets leave, dropped."""
-    cells = [_unquoted(c.strip()) for c in (line.split(separator) if separator else line.split())]
-    while cells and not cells[-1]:
-        cells.pop()
-    return cells
-
-
-def _unquoted(cell: str) -> str:
-    quoted = len(cell) >= 2 and cell[0] == cell[-1] and cell[0] in "\"'"
-    return cell[1:-1].strip() if quoted else cell
-
-
-def _names(rows: Sequence[_Row], table: Path) -> list[str]:
-    lines: dict[str, int] = {}
-    for row in rows:
-        name = row.get("study")
-        if not name:
-            raise InputError("has no study name; fill its first column.", table, row.line)
-        if FORBIDDEN_IN_NAME.search(name):
-            raise InputError(
-                f"study name {shown(name)} holds a path separator or control character; use "
-                "letters, digits, dots, - and _.",
-                table,
-                row.line,
-            )
-        if name in lines:
-            raise InputError(
-                f"study {shown(name)} is already in line {lines[name]}; names must be unique.",
-                table,
-                row.line,
-            )
-        lines[name] = row.line
-    return list(lines)
-
-
-def _sizes(row: _Row, table: Path) -> tuple[int, int]:
+def group_sizes(row: Row, table: Path) -> tuple[int, int]:
+    """Sizes of the one or two groups of a study."""
     name, sizes = shown(row.get("study")), []
     for column, smallest in (("n1", 1), ("n2", 0)):
         cell = row.get(column)
@@ -210,10 +152,10 @@ def _sizes(row: _Row, table: Path) -> tuple[int, int]:
     return n1, n2
 
 
-def _threshold(row: _Row, table: Path) -> float:
+def _threshold(row: Row, table: Path) -> float:
     """|t| threshold of a study; NaN where the table says NA."""
     cell = row.get("t_thr")
-    if cell.lower() in ("na", "n/a"):
+    if cell.lower() in UNKNOWN:
         return math.nan
     value = number(cell)
     if value is None or not 0 < value <= LARGEST_T:
@@ -227,11 +169,30 @@ def _threshold(row: _Row, table: Path) -> float:
     return value
 
 
-def _covariates(
-    columns: Sequence[str], rows: Sequence[_Row], table: Path
-) -> tuple[dict[str, dict[str, float]], list[Notice]]:
-    """Numeric columns by name, then by study; notices on codes and on text columns."""
+def _image_kinds(rows: Sequence[Row], table: Path, ledger: Ledger | None) -> dict[str, str]:
+    """Say what each image holds; nothing where the column is a covariate of numbers."""
+    cells = [(row, row.get(IMAGE).lower()) for row in rows]
+    filled = [(row, cell) for row, cell in cells if cell not in MISSING]
+    if all(number(cell) is not None for _, cell in filled):
+        return {}
+    for row, cell in filled:
+        with noted(ledger):
+            if cell not in KINDS:
+                raise InputError(
+                    f"study {shown(row.get('study'))} has image = {shown(cell)}; it must be empty "
+                    f"(a t map) or one of: {', '.join(KINDS)}.",
+                    table,
+                    row.line,
+                )
+    return {row.get("study"): cell for row, cell in filled}
+
+
+def covariate_columns(
+    columns: Sequence[str], rows: Sequence[Row], table: Path
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, str]], list[Notice]]:
+    """Numeric and text columns by name, then by study; notices on codes and on text columns."""
     found: dict[str, dict[str, float]] = {}
+    texts: dict[str, dict[str, str]] = {}
     notices = []
     for column in columns:
         if column in COLUMNS:
@@ -242,8 +203,11 @@ def _covariates(
             cell = row.get(column)
             value = math.nan if cell.lower() in MISSING else number(cell)
             if value is None:
-                text = f"{table.name}:{row.line}: column {shown(column)} holds text"
-                notices.append(Notice("text_column", f"{text} ({shown(cell)}); no covariate."))
+                text = f"{row.place(table)}column {shown(column)} holds text"
+                if column != SAMPLE:  # a text by its nature
+                    notices.append(Notice("text_column", f"{text} ({shown(cell)}); no number."))
+                cells = {r.get("study"): r.get(column) for r in rows}
+                texts[column] = {s: "" if c.lower() in MISSING else c for s, c in cells.items()}
                 break
             values[row.get("study")] = value
             if value in CODES:
@@ -255,4 +219,4 @@ def _covariates(
                 text = f"{table.name}: column {shown(column)} holds what looks like a code for"
                 text += f" missing: {', '.join(codes[:3])}{more}; write NA if it is."
                 notices.append(Notice("covariate_code", text))
-    return found, notices
+    return found, texts, notices

@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ MISSING = "n/a"
 MAXIMA: dict[str, tuple[tuple[str, str], type[np.floating]]] = {
     "voxel": (("max_z", "max_neg_z"), np.float32),
     "tfce": (("max_tfce", "max_neg_tfce"), np.float64),
+    "cluster-extent": (("max_extent", "max_neg_extent"), np.float64),
+    "cluster-mass": (("max_mass", "max_neg_mass"), np.float64),
 }
 
 
@@ -37,13 +40,14 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise OutputError(f"{path} cannot be written: {error.strerror}.") from error
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable."""
     if os.name != "posix":  # elsewhere a folder cannot be opened, and renames are durable
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -107,26 +111,31 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON in the order given, indented by 2.
+def json_text(content: Mapping[str, Any]) -> str:
+    """Give JSON in the order given, indented by 2.
 
     NumPy values become plain ones, paths text, NaN and infinities null.
+    """
+    return json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write the JSON of `json_text`.
 
     Raises
     ------
     OutputError
         If the file cannot be written.
     """
-    text = json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, (text + "\n").encode())
+    write_bytes(path, (json_text(content) + "\n").encode())
 
 
 def _header(statistics: Iterable[str]) -> list[str]:
     return ["permutation", *(column for s in statistics for column in MAXIMA[s][0])]
 
 
-# The headers that a null can have: both statistics, or one of them.
-HEADERS = {tuple(_header(s)): s for s in (("voxel",), ("tfce",), ("voxel", "tfce"))}
+# The headers that a null can have: any of the statistics, always in the order of MAXIMA.
+HEADERS = {tuple(_header(s)): s for n in range(1, len(MAXIMA) + 1) for s in combinations(MAXIMA, n)}
 
 
 def write_maxima(path: Path, maxima: Mapping[str, np.ndarray]) -> None:
@@ -137,8 +146,8 @@ def write_maxima(path: Path, maxima: Mapping[str, np.ndarray]) -> None:
     path : path
         Where.
     maxima : mapping of str to (2, P) float
-        Statistic ("voxel", "tfce") to its maxima on the positive and negative side, permutation
-        0 (the observed one) first. z is held in float32, TFCE in float64.
+        Statistic (a key of `MAXIMA`) to its maxima on the positive and negative side,
+        permutation 0 (the observed one) first. z is held in float32, the others in float64.
 
     Raises
     ------
@@ -170,7 +179,7 @@ def read_maxima(path: Path, statistics: Sequence[str] | None = None) -> dict[str
 
     Returns
     -------
-    dict of str to (2, P) float32 (voxel) or float64 (tfce)
+    dict of str to (2, P) float32 (voxel) or float64 (the others)
         Statistic to its maxima on the positive and the negative side.
 
     Raises

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +11,8 @@ import numpy as np
 
 from gpu_sdm.config import Settings
 from gpu_sdm.data import KNOWN_WIDTH, Bounds
-from gpu_sdm.errors import InputError, NumericalError, OutputError, SpaceError
+from gpu_sdm.errors import InputError, NumericalError, SpaceError
+from gpu_sdm.io.tables import write_bytes
 from gpu_sdm.spaces import SHAPES, Space, grid_affine
 from gpu_sdm.templates import (
     Template,
@@ -19,6 +21,8 @@ from gpu_sdm.templates import (
     default_template,
     from_correlations,
 )
+
+TEMPLATE_MARK = "gpu-sdm correlation template"  # in the header of what `save_template` writes
 
 
 def read_volume(path: Path | str, ndim: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -130,6 +134,23 @@ def load_space(settings: Settings) -> Space:
     )
 
 
+def voxel_size_of(path: Path | str) -> int:
+    """Give the voxel size, mm, of the analysis grid that a template file lies on.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read or is not 4-D.
+    SpaceError
+        If it has the shape of none of the grids.
+    """
+    shape = read_volume(path, ndim=4)[0].shape[:3]
+    for size, wanted in SHAPES.items():
+        if shape == wanted:
+            return size
+    raise SpaceError(f"{path}: the template has shape {shape}; the analysis grids are {SHAPES}.")
+
+
 def load_template(path: Path | str | None, voxel_size: int) -> Template:
     """Give the correlation template: built in (None), or that of a file.
 
@@ -161,24 +182,26 @@ def load_template(path: Path | str | None, voxel_size: int) -> Template:
 
 
 def save_template(template: Template, path: Path | str) -> None:
-    """Write a template in the form that `load_template` reads.
+    """Write a template in the form that `load_template` reads; equal templates, equal files.
 
     Raises
     ------
     OutputError
-        If the file cannot be written.
+        If the file cannot be written; no part of it is left.
     """
     import nibabel
 
+    path = Path(path)
     r = np.stack(
         [correlations(c).reshape(template.shape, order="F") for c in template.costs.T], axis=-1
     )
     image = nibabel.Nifti1Image(r, grid_affine(template.voxel_size))
-    image.header["descrip"] = b"gpu-sdm correlation template"
-    try:
-        nibabel.save(image, path)
-    except OSError as error:
-        raise OutputError(f"{path}: the template cannot be written ({error}).") from error
+    image.header.set_xyzt_units("mm")
+    image.header["descrip"] = TEMPLATE_MARK.encode()
+    content = image.to_bytes()
+    if path.name.endswith(".gz"):
+        content = gzip.compress(content, compresslevel=6, mtime=0)
+    write_bytes(path, content)
 
 
 def _bound_maps(

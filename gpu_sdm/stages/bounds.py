@@ -1,8 +1,7 @@
-"""Bounds: the range in which the effect of a study lies at every voxel, from its peaks."""
+"""Bounds: the range in which the effect of a study lies at every voxel, from peaks or its map."""
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -14,11 +13,13 @@ import numpy as np
 
 from gpu_sdm import cache
 from gpu_sdm.config import Settings
-from gpu_sdm.data import Bounds, Dataset, Notice, _freeze
+from gpu_sdm.data import Bounds, Dataset, Notice, Study, _freeze
 from gpu_sdm.errors import SpaceError
 from gpu_sdm.ops.virtual_distance import Graph, peak_distance
 from gpu_sdm.spaces import Space
-from gpu_sdm.stages.effects import effect_to_bound, peak_effects
+from gpu_sdm.stages.effects import effect_to_bound, peaks_as_used
+from gpu_sdm.stages.images import image_effects
+from gpu_sdm.stages.peak_sums import PeakSums, in_mask
 from gpu_sdm.templates import OFFSETS, Template
 
 # The kernel ends where k = 2^-9, that is at 1.5 FWHM.
@@ -50,44 +51,6 @@ def peak_kernel(distance_mm: np.ndarray, fwhm: float) -> np.ndarray:
 
 def _graph(template: Template) -> Graph:
     return Graph(template.costs, OFFSETS, template.voxel_size, template.domain)
-
-
-def _in_mask(space: Space, xyz_mm: np.ndarray) -> np.ndarray:
-    """(n,) bool whether a voxel nearest to each position is analysed (a tie: any of them)."""
-    at = (xyz_mm - space.affine[:3, 3]) / np.diag(space.affine)[:3]
-    found = np.zeros(len(at), bool)
-    for side in itertools.product((-1e-6, 1e-6), repeat=3):
-        ijk = np.rint(at + side).astype(int)
-        inside = ((ijk >= 0) & (ijk < space.shape)).all(axis=1)
-        found[inside] |= space.mask[tuple(ijk[inside].T)]
-    return found
-
-
-class _Sums:
-    """Running sums over the peaks of one study, one value per analysed voxel."""
-
-    def __init__(self, n_voxels: int) -> None:
-        # Weights 1/D^2; weights times k; times k g; peaks right here (D = 0), and their g.
-        self.w, self.wk, self.wkg, self.here, self.g = np.zeros((5, n_voxels))
-
-    def add(self, voxels: np.ndarray, distance_mm: np.ndarray, k: np.ndarray, g: float) -> None:
-        at_peak = distance_mm == 0
-        here, far = voxels[at_peak], voxels[~at_peak]
-        weight = 1 / distance_mm[~at_peak] ** 2
-        self.w[far] += weight
-        self.wk[far] += weight * k[~at_peak]
-        self.wkg[far] += weight * k[~at_peak] * g
-        self.here[here] += 1
-        self.g[here] += g
-
-    def limits(self, b: float) -> tuple[np.ndarray, np.ndarray]:
-        reached, here = self.w > 0, self.here > 0
-        share = np.divide(self.wk, self.w, out=np.zeros_like(self.w), where=reached)
-        pull = np.divide(self.wkg, self.w, out=np.zeros_like(self.w), where=reached)
-        room = b * (1 - share)
-        lower, upper = pull - room, pull + room
-        lower[here] = upper[here] = self.g[here] / self.here[here]  # equal D = 0 share equally
-        return lower, upper
 
 
 def bounds_of_peaks(
@@ -169,7 +132,7 @@ def bounds_of_peaks(
                 progress(done, int(starts[-1]))
 
     def one_study(k: int) -> None:
-        sums = _Sums(space.n_voxels)
+        sums = PeakSums(space.n_voxels)
         for i, (xyz, effect) in enumerate(zip(xyz_mm[k], g[k], strict=True)):
             voxels, far = peak_distance(graph, xyz, REACH_PER_FWHM * fwhm, anisotropy, backend)
             voxels = position[voxels]
@@ -187,7 +150,7 @@ def bounds_of_peaks(
     xyz = np.concatenate([np.zeros((0, 3)), *(np.reshape(x, (-1, 3)) for x in xyz_mm)])
     rows = np.repeat(np.arange(len(b), dtype=np.int32), counts)
     peak = (np.arange(starts[-1]) - starts[rows]).astype(np.int32)
-    return Bounds(lower, upper), PeakReach(rows, peak, _in_mask(space, xyz), reached)
+    return Bounds(lower, upper), PeakReach(rows, peak, in_mask(space, xyz), reached)
 
 
 def peak_notices(dataset: Dataset, reach: PeakReach) -> tuple[Notice, ...]:
@@ -209,7 +172,7 @@ def peak_notices(dataset: Dataset, reach: PeakReach) -> tuple[Notice, ...]:
 def study_bounds(
     dataset: Dataset,
     space: Space,
-    template: Template,
+    template: Template | None,
     settings: Settings,
     progress: Progress | None = None,
     *,
@@ -223,7 +186,7 @@ def study_bounds(
     dataset : Dataset
         K studies.
     space, template
-        Grid and mask; distances on the same grid.
+        Grid and mask; distances on the same grid, None where every study has an image.
     settings : Settings
         `fwhm`, `anisotropy` and `compat` count here.
     progress, backend, threads
@@ -232,17 +195,70 @@ def study_bounds(
     Returns
     -------
     Bounds, tuple of Notice, PeakReach
-        Notices of kind `peak_outside_mask` and `peak_no_reach`; rows for the table of peaks.
+        Notices of kind `peak_outside_mask` and `peak_no_reach`, and of
+        `gpu_sdm.io.image_effects.image_doubts`; rows for the table of peaks.
 
     Notes
     -----
     Study names, covariates and the order of the table's columns are no part of the cache key: a
-    new model of the same peaks reuses the bounds.
+    new model of the same peaks reuses the bounds. A study with an image is known where the image
+    has data, and unbounded elsewhere.
     """
-    studies, compat = dataset.studies, settings.sdm_compat
-    # SDM-PSI 6.21 drops the decimals of coordinates; harmless where the reader already did.
-    xyz = [np.trunc(s.peaks.xyz_mm) if compat else s.peaks.xyz_mm for s in studies]
-    g = [peak_effects(s, compat) for s in studies]
+    with_peaks = [k for k, s in enumerate(dataset.studies) if s.image is None]
+    with_image = [k for k, s in enumerate(dataset.studies) if s.image is not None]
+    if not with_image:
+        bounds, reach = _peak_bounds(
+            dataset.studies, space, _needed(template), settings, progress, backend, threads
+        )
+        return bounds, peak_notices(dataset, reach), reach
+    total = sum(len(s.peaks) for s in dataset.studies) + len(with_image)
+
+    def tick(done: int, _: int) -> None:
+        if progress is not None:
+            progress(done, total)
+
+    g, notices = image_effects(
+        [dataset.studies[k] for k in with_image], space, threads=threads, progress=tick
+    )
+    lower = np.empty((len(dataset.studies), space.n_voxels), np.float32)
+    upper = np.empty_like(lower)
+    lower[with_image] = np.where(np.isnan(g), np.float32(-np.inf), g)
+    upper[with_image] = np.where(np.isnan(g), np.float32(np.inf), g)
+    reach = PeakReach(*(np.zeros(0, t) for t in (np.int32, np.int32, bool, np.int32)))
+    if with_peaks:
+        part, found = _peak_bounds(
+            [dataset.studies[k] for k in with_peaks],
+            space,
+            _needed(template),
+            settings,
+            lambda done, _: tick(len(with_image) + done, total),
+            backend,
+            threads,
+        )
+        lower[with_peaks], upper[with_peaks] = part.lower, part.upper
+        rows = np.array(with_peaks, np.int32)[found.study]
+        reach = PeakReach(rows, found.peak, found.in_mask, found.reached)
+    return Bounds(lower, upper), notices + peak_notices(dataset, reach), reach
+
+
+def _needed(template: Template | None) -> Template:
+    if template is None:
+        raise ValueError("studies with peaks need a template")
+    return template
+
+
+def _peak_bounds(
+    studies: Sequence[Study],
+    space: Space,
+    template: Template,
+    settings: Settings,
+    progress: Progress | None,
+    backend: str,
+    threads: int | None,
+) -> tuple[Bounds, PeakReach]:
+    """Bounds of studies with peaks, cached by content."""
+    used = [peaks_as_used(s, settings.sdm_compat) for s in studies]
+    xyz, g = [x for x, _ in used], [effect for _, effect in used]
     b = effect_to_bound(studies)
     where = (space.digest(), template.digest(), settings.fwhm, settings.anisotropy, backend)
     peaks = [array for pair in zip(xyz, g, strict=True) for array in pair]
@@ -276,4 +292,4 @@ def study_bounds(
             in_mask=reach.in_mask,
             reached=reach.reached,
         )
-    return bounds, peak_notices(dataset, reach), reach
+    return bounds, reach

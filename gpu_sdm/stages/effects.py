@@ -10,31 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import gammaln
 
 from gpu_sdm.data import Study, StudyTerms
 from gpu_sdm.errors import SettingError
-
-
-def hedges_j(df: np.ndarray | float) -> np.ndarray:
-    """Small-sample correction of Hedges g.
-
-    Parameters
-    ----------
-    df : array or float
-        Degrees of freedom, above 1.
-
-    Returns
-    -------
-    array like `df`
-
-    Notes
-    -----
-    Exact, Gamma(df/2) / (sqrt(df/2) Gamma((df-1)/2)); not 1 - 3/(4 df - 1), which is off by
-    0.4 % at df = 4.
-    """
-    half = np.asarray(df, np.float64) / 2
-    return np.exp(gammaln(half) - gammaln(half - 0.5)) / np.sqrt(half)
+from gpu_sdm.statistics import hedges_j
 
 
 def study_terms(studies: Sequence[Study]) -> StudyTerms:
@@ -57,7 +36,11 @@ def study_terms(studies: Sequence[Study]) -> StudyTerms:
     """
     n1 = np.array([s.n1 for s in studies], np.float64)
     n2 = np.array([s.n2 for s in studies], np.float64)
-    return StudyTerms(*_constants(n1, n2), n1, n2)
+    j, c, v2 = _constants(n1, n2)
+    if all(s.averaging == 1 for s in studies):
+        return StudyTerms(j, c, v2, n1, n2)
+    f = np.array([s.averaging for s in studies])
+    return StudyTerms(j * np.sqrt(f), c * f, v2 * f, n1, n2, f)
 
 
 def _constants(n1: np.ndarray, n2: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -127,3 +110,10 @@ def peak_effects(study: Study, compat: bool = False) -> np.ndarray:
     peaks = study.peaks
     g = hedges_g(peaks.t, study.n1, study.n2)[0]
     return np.where(peaks.known, g, peaks.t) if compat else g
+
+
+def peaks_as_used(study: Study, compat: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Places (n, 3) in MNI mm and effects (n,) of the peaks of a study; none for an image."""
+    # SDM-PSI 6.21 drops the decimals of coordinates; harmless where the reader already did.
+    xyz = np.trunc(study.peaks.xyz_mm) if compat else study.peaks.xyz_mm
+    return xyz, peak_effects(study, compat)
