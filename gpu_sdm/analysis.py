@@ -2,31 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from time import monotonic
+from typing import NamedTuple
 
 import numba
+import numpy as np
 from threadpoolctl import threadpool_limits
 
 from gpu_sdm.backend import Backend
 from gpu_sdm.config import Settings
-from gpu_sdm.data import Bounds, Dataset, Notice, StudyTerms
+from gpu_sdm.data import Bounds, Dataset, Notice, Study, StudyTerms
+from gpu_sdm.errors import SettingError
 from gpu_sdm.inference import permutations_notice
 from gpu_sdm.io.volumes import load_space, load_template, read_bounds
+from gpu_sdm.ops.study_permuted_z import reduced_design
+from gpu_sdm.permute.exact import ExactPlan, plan_permutations
 from gpu_sdm.permute.plan import PermutationPlan
+from gpu_sdm.permute.refit import peak_plan
+from gpu_sdm.permute.study_plan import StudyPlan
 from gpu_sdm.spaces import Space
 from gpu_sdm.stages.bounds import PeakReach, study_bounds
-from gpu_sdm.stages.design import Design, design
+from gpu_sdm.stages.design import Design
 from gpu_sdm.stages.effects import study_terms
 from gpu_sdm.stages.estimate import default_discards
+from gpu_sdm.stages.impute import n_imputations
+from gpu_sdm.stages.linear_model import model_of
+from gpu_sdm.stages.samples import composition, contrasts_of, merge_bounds
 from gpu_sdm.templates import Template
 
 Progress = Callable[[str, int, int], None]
 # A part of every run's identity: raise it when a change alters results, so that unfinished work
 # of another version is not continued.
 CODE_VERSION = "1"
+
+
+LIBERAL = (
+    "effects that are imputed from a model with {tested} agree with it by construction, so its "
+    "test is liberal (20 to 28 % false positives at .05 in simulations where a tenth to a third of "
+    "the effects was known); --impute-under null imputes without it."
+)
+
+
+class Likelihood(NamedTuple):
+    """The model that is fitted to the bounds and from which effects are imputed."""
+
+    x: np.ndarray  # (K, Q') float64
+    criterion: np.ndarray  # (Q',) combination that the leave-one-out rule makes small
+    discards: int  # studies that this rule drops
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -55,8 +81,8 @@ class Analysis:
         What became of each peak; None where bounds were read from files.
     terms : StudyTerms
         Constants of the K studies.
-    plan : PermutationPlan
-        What each permutation exchanges.
+    plan : PermutationPlan, ExactPlan or StudyPlan
+        What each permutation exchanges; all distinct ones where no more were asked for.
     notices : tuple of Notice
         Every doubt about input and settings.
     timings : dict
@@ -72,7 +98,7 @@ class Analysis:
     bounds: Bounds
     reach: PeakReach | None
     terms: StudyTerms
-    plan: PermutationPlan
+    plan: PermutationPlan | ExactPlan | StudyPlan
     notices: tuple[Notice, ...]
     timings: dict[str, float] = field(default_factory=dict)
 
@@ -83,14 +109,79 @@ class Analysis:
         asked = self.settings.discards
         return max(0, min(default_discards(k) if asked is None else asked, k - q - 1))
 
+    @cached_property
+    def likelihood(self) -> Likelihood:
+        """The model behind the imputed effects: that of the design, or the null's."""
+        model = self.design
+        if not model.moderator or self.settings.impute_under == "model":
+            return Likelihood(model.X, model.criterion, self.discards)
+        x, plain = reduced_design(model.X, model.contrast)
+        x = np.ones((len(x), 1)) if plain else x
+        return Likelihood(x, np.linalg.lstsq(x, np.ones(len(x)), rcond=None)[0], 0)
+
+    @cached_property
+    def imputations(self) -> int:
+        """Imputed data sets: as many as asked for, or one where every effect is known."""
+        return n_imputations(self.bounds, self.settings.imputations)
+
+    @property
+    def refits(self) -> bool:
+        """Whether every permutation begins again from the bounds.
+
+        So it must where something is censored and whole studies or peaks are exchanged.
+        """
+        exchange = self.settings.exchange
+        return (
+            not self.design.moderator
+            and exchange != "subjects"
+            and (exchange == "peaks" or self.imputations > 1)
+        )
+
+    @property
+    def exact(self) -> bool:
+        """Whether every distinct permutation is used once."""
+        plan = self.plan
+        return plan.exact if isinstance(plan, StudyPlan) else isinstance(plan, ExactPlan)
+
+    @property
+    def permutations(self) -> int:
+        """Permutations that are run: as many as asked for, or all distinct ones."""
+        return self.plan.distinct() if self.exact else self.settings.permutations
+
+    def with_permutations(self, permutations: int) -> Analysis:
+        """Plan another number of permutations; all else stays."""
+        settings = replace(self.settings, permutations=permutations)
+        return replace(self, settings=settings, plan=_plan(self.design, settings, self.space))
+
     def content(self) -> dict[str, str]:
         """Content hash of everything but the settings that determines the result."""
         found = {"program": CODE_VERSION, "mask": self.space.digest(), **self.dataset.sha256}
         if self.template is not None:
             found["template"] = self.template.digest()
+        if made_of := composition(self.design.dataset.studies):
+            found["samples"] = made_of
         if self.settings.bounds is not None:
             found["bounds"] = self.bounds.digest()
+        if self.exact:  # random permutations cannot be extended to these
+            found["exact permutations"] = str(self.plan.distinct())
         return found
+
+
+def known_notices(
+    bounds: Bounds, studies: Sequence[Study], settings: Settings
+) -> tuple[Notice, ...]:
+    """Say that nothing is imputed, or what keeps an analysis of images alone from that."""
+    if any(s.image is None for s in studies):
+        return ()
+    v = bounds.lower.shape[1]
+    gaps = int(np.isinf(bounds.lower).any(axis=0).sum())
+    if not gaps:
+        text = f"every effect is known: 1 imputation in place of {settings.imputations}."
+        return (Notice("one_imputation", text),)
+    text = f"{gaps:,} of {v:,} voxels have no data in at least one image, so {settings.imputations}"
+    text += " imputations are drawn; a mask of the others needs one and is as many times faster"
+    text += " (gpu_sdm.stages.images.write_covered_mask)."
+    return (Notice("image_gaps", text),)
 
 
 @contextmanager
@@ -111,6 +202,29 @@ def limited_threads(backend: Backend) -> Iterator[None]:
             yield
     finally:
         numba.set_num_threads(before)
+
+
+def _plan(
+    model: Design, settings: Settings, space: Space
+) -> PermutationPlan | ExactPlan | StudyPlan:
+    """Plan permutations of whole studies for a moderator, else as the settings say.
+
+    Raises
+    ------
+    SettingError
+        If peaks are to move and there are none.
+    """
+    studies, count = model.dataset.studies, settings.permutations
+    if model.moderator:
+        return StudyPlan.of(studies, model.X, settings.seed, count)
+    if settings.exchange == "peaks":
+        if settings.bounds is not None:
+            raise SettingError(
+                "exchange is peaks but bounds are read from files; leave out bounds, or use "
+                "exchange subjects or studies."
+            )
+        return peak_plan(studies, settings.seed, space, settings.sdm_compat)
+    return plan_permutations(studies, settings.seed, settings.exchange, count)
 
 
 def prepare(
@@ -135,20 +249,21 @@ def prepare(
         If input and settings do not fit.
     """
     timings: dict[str, float] = {}
-    model = design(dataset, settings.covariates, settings.sdm_compat)
+    model = model_of(dataset, settings)
     studies = model.dataset.studies
+    contrasts = replace(model.dataset, studies=contrasts_of(studies))
     space = load_space(settings)
     template, reach, doubts = None, None, model.dataset.notices
-    if settings.bounds is None or settings.noise_law()[0] == "template":
+    with_peaks = settings.bounds is None and any(s.image is None for s in contrasts.studies)
+    if with_peaks or settings.noise_law()[0] == "template":
         with timed(timings, "template"):
             template = load_template(settings.template, settings.voxel_size)
     with timed(timings, "bounds"), limited_threads(backend):
         if settings.bounds is not None:
-            space, bounds = read_bounds(settings.bounds, model.dataset.names, space)
+            space, bounds = read_bounds(settings.bounds, contrasts.names, space)
         else:
-            assert template is not None
             bounds, found, reach = study_bounds(
-                model.dataset,
+                contrasts,
                 space,
                 template,
                 settings,
@@ -156,8 +271,17 @@ def prepare(
                 backend=backend.name,
                 threads=backend.threads,
             )
-            doubts += found
-    few = permutations_notice(settings.permutations)
+            doubts += found + known_notices(bounds, contrasts.studies, settings)
+        bounds = merge_bounds(bounds, studies)
+    plan = _plan(model, settings, space)
+    if (
+        model.moderator
+        and settings.impute_under == "model"
+        and n_imputations(bounds, settings.imputations) > 1
+    ):
+        text = LIBERAL.format(tested=" and ".join(model.tested))
+        doubts += (Notice("liberal_moderator", text),)
+    few = permutations_notice(min(settings.permutations, plan.distinct()), plan.distinct())
     return Analysis(
         dataset,
         settings,
@@ -168,7 +292,7 @@ def prepare(
         bounds,
         reach,
         study_terms(studies),
-        PermutationPlan.of(studies, settings.seed, settings.exchange),
+        plan,
         doubts + ((few,) if few else ()),
         timings,
     )

@@ -11,7 +11,7 @@ import numpy as np
 
 from gpu_sdm.analysis import limited_threads
 from gpu_sdm.backend import Backend, get_backend
-from gpu_sdm.config import STATISTICS
+from gpu_sdm.config import DEFAULT_STATISTICS
 from gpu_sdm.errors import BackendUnavailable
 from gpu_sdm.permute.device import DeviceEngine
 from gpu_sdm.permute.engine import TIE_TOLERANCE, maxima_of, z_tile
@@ -87,7 +87,7 @@ def _tile(workload: Workload, backend: Backend) -> tuple[np.ndarray, np.ndarray]
     """Give z (TILE, V) and the largest TFCE scores (2, TILE) of the first tile."""
     problem = workload.problem()
     if backend.device is not None:
-        engine = DeviceEngine(problem, workload.plan, backend.device, STATISTICS)
+        engine = DeviceEngine(problem, workload.plan, backend.device, DEFAULT_STATISTICS)
         z = backend.device.empty((TILE, workload.space.n_voxels), np.float32)
         engine.z_tile(0, z)
         return backend.device.to_host(z), engine.maxima(0)["tfce"]
@@ -121,7 +121,7 @@ def bench(
     All are held to the twin on one tile of permutations of a small block; `rate` then times larger
     pieces.
     """
-    effects = workload.settings.imputations * len(workload.terms.j)
+    effects = workload.imputations * len(workload.terms.j)
     least, most = REFERENCE_VOXELS
     block = workload.first_voxels(min(max(REFERENCE_EFFECTS // effects, least), most))
     found = []
@@ -135,7 +135,7 @@ def bench(
             dtfce = float((np.abs(own_tfce - tfce) / np.maximum(tfce, 1e-30)).max())
             measured = Measured(place.name, _where(place), block.space.n_voxels, dz, dtfce, {})
             if measured.agrees:
-                for name, statistics in (("voxel", ("voxel",)), ("tfce", STATISTICS)):
+                for name, statistics in (("voxel", ("voxel",)), ("tfce", DEFAULT_STATISTICS)):
                     measured.rates[name] = rate(workload, statistics, place)
         found.append(measured)
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,7 @@ class Threshold:
     p_map: str  # the negative side's map is this name with `_neg`
     alpha: float
     z_min: float = 0.0
+    k_min: int = MIN_VOXELS  # smaller clusters are not listed
 
     def passes(self, p: np.ndarray, z: np.ndarray) -> np.ndarray:
         """Voxels (V,) bool of one side that pass; give -z for the negative side."""
@@ -51,6 +52,9 @@ THRESHOLDS = {
     "fwe-tfce-0.05": Threshold("p_fwe_tfce", 0.05),
     "fwe-voxel-0.05": Threshold("p_fwe_voxel", 0.05),
     "uncorrected-0.0025": Threshold("p", 0.0025, z_min=1.0),
+    # A cluster that is significant as a whole is listed whatever its size.
+    "fwe-extent-0.05": Threshold("p_fwe_cluster_extent", 0.05, k_min=1),
+    "fwe-mass-0.05": Threshold("p_fwe_cluster_mass", 0.05, k_min=1),
 }
 
 
@@ -85,6 +89,124 @@ def blobs(passing: np.ndarray, space: Space, k_min: int = MIN_VOXELS) -> np.ndar
     return number[found]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Cluster:
+    """Joined voxels of one side.
+
+    Parameters
+    ----------
+    number : int
+        From 1, the positive side first, larger clusters first.
+    side : {"positive", "negative"}
+        Sign of its effects.
+    voxels : (n,) int
+        Positions in the mask, increasing.
+    peak : int
+        Position in the mask of the largest |z| (of equals the first in scan order).
+    """
+
+    number: int
+    side: str
+    voxels: np.ndarray
+    peak: int
+
+
+def find_clusters(
+    passing: tuple[np.ndarray, np.ndarray],
+    z: np.ndarray,
+    space: Space,
+    k_min: int = MIN_VOXELS,
+    peak_z: float = 0.0,
+) -> list[Cluster]:
+    """Find the clusters of both sides.
+
+    Parameters
+    ----------
+    passing : pair of (V,) bool
+        Voxels that pass on the positive and on the negative side.
+    z : (V,) float
+        Statistic whose largest absolute value is a cluster's peak.
+    space : Space
+        Grid and mask.
+    k_min : int
+        Clusters of fewer voxels are dropped.
+    peak_z : float
+        Clusters whose peak |z| is not above it are dropped.
+
+    Returns
+    -------
+    list of Cluster
+        Positive side first, larger clusters first.
+    """
+    found: list[Cluster] = []
+    for side, passed in zip(SIDES, passing, strict=True):
+        number = blobs(passed, space, k_min)
+        for c in range(1, int(number.max()) + 1):
+            inside = np.flatnonzero(number == c)
+            peak = int(inside[np.argmax(np.abs(z[inside]))])
+            if abs(z[peak]) > peak_z or peak_z <= 0:
+                found.append(Cluster(len(found) + 1, side, inside, peak))
+    return found
+
+
+def exactly(value: np.floating | float) -> float:
+    """Value of a map as a float that prints as short as the map's own precision allows."""
+    return float(str(value))
+
+
+def voxel_row(
+    voxel: int, side: str, p: tuple[np.ndarray, np.ndarray], pooled: Pooled, space: Space
+) -> dict[str, Any]:
+    """Give side, place, z, p, g, standard error and I2 of a voxel, by column."""
+    x, y, z = space.mm(np.array([voxel]))[0].tolist()
+    return {
+        "side": side,
+        "x_mm": int(x),
+        "y_mm": int(y),
+        "z_mm": int(z),
+        "sdm_z": exactly(pooled.z[voxel]),
+        "p": exactly(p[SIDES.index(side)][voxel]),
+        "g": exactly(pooled.g[voxel]),
+        "se": exactly(pooled.se[voxel]),
+        "i2": exactly(pooled.i2[voxel]),
+    }
+
+
+def cluster_rows(
+    found: Sequence[Cluster],
+    p: tuple[np.ndarray, np.ndarray],
+    pooled: Pooled,
+    space: Space,
+    label_of: Callable[[np.ndarray], list[str]],
+) -> list[dict[str, Any]]:
+    """Make the table of clusters: one row each with the keys `COLUMNS`, i2 in percent.
+
+    Parameters
+    ----------
+    found : sequence of Cluster
+        From `find_clusters`.
+    p : pair of (V,) float
+        p to report at the peak, by side.
+    pooled, space, label_of
+        As for `clusters_table`.
+    """
+    rows = [
+        {
+            "cluster": c.number,
+            **voxel_row(c.peak, c.side, p, pooled, space),
+            "voxels": len(c.voxels),
+            "mm3": len(c.voxels) * space.voxel_size**3,
+            "label": "",
+        }
+        for c in found
+    ]
+    if rows:
+        peaks = space.mm(np.array([c.peak for c in found]))
+        for row, label in zip(rows, label_of(peaks), strict=True):
+            row["label"] = label
+    return rows
+
+
 def clusters_table(
     passing: tuple[np.ndarray, np.ndarray],
     p: tuple[np.ndarray, np.ndarray],
@@ -116,36 +238,7 @@ def clusters_table(
         One row per cluster with the keys `COLUMNS`, positive side first, larger clusters first.
         The peak is the voxel of largest |z| (of equals the first in scan order). i2 in percent.
     """
-    mm = space.mm()
-    rows: list[dict[str, Any]] = []
-    for side, passed, p_side in zip(SIDES, passing, p, strict=True):
-        number = blobs(passed, space, k_min)
-        for c in range(1, int(number.max()) + 1):
-            inside = np.flatnonzero(number == c)
-            peak = inside[np.argmax(np.abs(pooled.z[inside]))]
-            x, y, z = mm[peak]
-            rows.append(
-                {
-                    "cluster": len(rows) + 1,
-                    "side": side,
-                    "x_mm": int(x),
-                    "y_mm": int(y),
-                    "z_mm": int(z),
-                    "sdm_z": float(pooled.z[peak]),
-                    "p": float(p_side[peak]),
-                    "g": float(pooled.g[peak]),
-                    "se": float(pooled.se[peak]),
-                    "i2": float(pooled.i2[peak]),
-                    "voxels": len(inside),
-                    "mm3": len(inside) * space.voxel_size**3,
-                    "label": "",
-                }
-            )
-    if rows:
-        peaks = np.array([[row["x_mm"], row["y_mm"], row["z_mm"]] for row in rows], np.float64)
-        for row, label in zip(rows, label_of(peaks), strict=True):
-            row["label"] = label
-    return rows
+    return cluster_rows(find_clusters(passing, pooled.z, space, k_min), p, pooled, space, label_of)
 
 
 def threshold_tables(
@@ -174,5 +267,5 @@ def threshold_tables(
             continue
         p, p_neg = maps[threshold.p_map], maps[f"{threshold.p_map}_neg"]
         passing = threshold.passes(p, pooled.z), threshold.passes(p_neg, -pooled.z)
-        tables[name] = clusters_table(passing, (p, p_neg), pooled, space, label_of)
+        tables[name] = clusters_table(passing, (p, p_neg), pooled, space, label_of, threshold.k_min)
     return tables

@@ -10,7 +10,11 @@ from typing import Any
 from gpu_sdm.checks import Interval, Options
 from gpu_sdm.errors import SettingError
 
-STATISTICS = ("voxel", "tfce")
+STATISTICS = ("voxel", "tfce", "cluster-extent", "cluster-mass")
+DEFAULT_STATISTICS = ("voxel", "tfce")
+CLUSTER_STATISTICS = ("cluster-extent", "cluster-mass")
+CLUSTER_THRESHOLD = 3.0902  # z of a one-sided p of .001
+EXCHANGES = ("subjects", "studies", "peaks")
 NOISE = re.compile(r"^(scan|gaussian|template):([0-9]*\.?[0-9]+)$")
 NOISE_RANGE = {
     "scan": Interval(0, 1, closed="neither"),  # face correlation between neighbouring voxels
@@ -24,16 +28,28 @@ CONSTRAINTS: dict[str, Interval | Options] = {
     "seed": Interval(0, 2**63 - 1, integer=True),
     "fwhm": Interval(5, 60),
     "anisotropy": Interval(0, 1),
+    "sample_correlation": Interval(0, 1),
     "voxel_size": Options((2, 3, 4)),
     "tau2": Options(("dl", "reml")),
     "imputation": Options(("sdm", "truncated-normal")),
-    "exchange": Options(("subjects", "studies")),
+    "impute_under": Options(("model", "null")),
+    "exchange": Options(EXCHANGES),
     "compat": Options((None, "sdm-6.21")),
 }
 DISCARDS = Interval(0, 1000, integer=True)
+# From .5 on the CUDA kernel's sum of the mass is exact (kernels/max_cluster.cu).
+FORMING = Interval(0.5, 40)
 
 # More permutations extend a result; files are compared by content, not by where they lie.
 NOT_COMPARED = ("permutations", "mask", "template", "bounds")
+# What results made before a setting existed were made with.
+BEFORE: dict[str, Any] = {
+    "formula": None,
+    "contrast": [],
+    "where": None,
+    "impute_under": "model",
+    "sample_correlation": 0.5,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +80,31 @@ class Settings:
         Studies the conservative leave-one-out rule drops; None applies the rule.
     covariates : tuple of str
         Nuisance covariates; the mean at average covariates is tested.
-    exchange : {"subjects", "studies"}
-        What is exchanged under the null.
+    exchange : {"subjects", "studies", "peaks"}
+        What is exchanged under the null: subjects within studies, signs of whole studies, or the
+        places of the peaks (images flip their sign). The last two re-estimate everything in each
+        permutation where effects are censored.
     noise : str
         Spatial law of the simulated subject images: scan:R, gaussian:FWHM or template:POWER.
-    statistic : tuple of {"voxel", "tfce"}
+    statistic : tuple of {"voxel", "tfce", "cluster-extent", "cluster-mass"}
         Statistics whose family-wise error is controlled.
+    cluster_threshold : float, optional
+        Forming threshold of the cluster statistics: voxels of z strictly above form clusters.
+        3.0902 (one-sided p .001) where a cluster statistic is asked for, else None.
+    formula : str, optional
+        Linear model of the effects, e.g. "1 + age + C(medication)"; replaces `covariates`.
+    contrast : tuple of str
+        What of the formula is tested: a coefficient, "a - b", or weights; several are tested
+        jointly. Empty: the mean.
+    impute_under : {"null", "model"}, optional
+        For the test of a slope or a difference: whether effects are imputed without what is
+        tested, or from the whole model, as SDM-PSI does (docs/models.md: that is liberal). None:
+        "null", and "model" in compat.
+    where : str, optional
+        Only the studies for which this holds, e.g. "disorder == 'MDD' and age < 40".
+    sample_correlation : float
+        Correlation of any two contrasts of one sample, 0 to 1; such contrasts are averaged
+        (docs/samples.md).
     compat : {None, "sdm-6.21"}
         Reproduce SDM-PSI 6.21's known deviations, to compare with its output.
 
@@ -97,31 +132,57 @@ class Settings:
     imputation: str = "sdm"
     discards: int | None = None
     covariates: tuple[str, ...] = ()
+    formula: str | None = None
+    contrast: tuple[str, ...] = ()
+    impute_under: str | None = None
+    where: str | None = None
     exchange: str = "subjects"
     noise: str = "scan:0.77"
-    statistic: tuple[str, ...] = STATISTICS
+    statistic: tuple[str, ...] = DEFAULT_STATISTICS
+    cluster_threshold: float | None = None
+    sample_correlation: float = 0.5
     compat: str | None = None
 
     def __post_init__(self) -> None:
+        if self.impute_under is None:
+            object.__setattr__(self, "impute_under", "model" if self.sdm_compat else "null")
         for name, constraint in CONSTRAINTS.items():
             constraint.check(name, getattr(self, name))
         if self.discards is not None:
             DISCARDS.check("discards", self.discards)
         if not self.statistic:
-            raise SettingError("statistic is empty; ask for voxel, tfce or both.")
+            raise SettingError(f"statistic is empty; ask for some of: {', '.join(STATISTICS)}.")
         for s in self.statistic:
             Options(STATISTICS).check("statistic", s)
         object.__setattr__(
             self, "statistic", tuple(s for s in STATISTICS if s in set(self.statistic))
         )
+        self._check_cluster_threshold()
         if len(set(self.covariates)) != len(self.covariates):
             raise SettingError(f"covariates names one twice: {'+'.join(self.covariates)}.")
+        if self.formula is not None and self.covariates:
+            raise SettingError("formula and covariates exclude each other; name all in formula.")
+        if self.contrast and self.formula is None:
+            raise SettingError("contrast needs a formula, for example --formula '1 + age'.")
         self.noise_law()
         for name in ("mask", "template", "bounds"):
             value = getattr(self, name)
             if value is not None:
                 # Absolute: a result folder is opened again from anywhere.
                 object.__setattr__(self, name, Path(value).absolute())
+
+    def _check_cluster_threshold(self) -> None:
+        """Fill in the default where clusters are asked for; refuse one that nothing uses."""
+        asked = any(s in CLUSTER_STATISTICS for s in self.statistic)
+        if self.cluster_threshold is not None:
+            FORMING.check("cluster_threshold", self.cluster_threshold)
+            if not asked:
+                raise SettingError(
+                    f"cluster_threshold is {self.cluster_threshold:g} but no cluster statistic is "
+                    f"asked for; add statistic {' or '.join(CLUSTER_STATISTICS)}."
+                )
+        elif asked:
+            object.__setattr__(self, "cluster_threshold", CLUSTER_THRESHOLD)
 
     def noise_law(self) -> tuple[str, float]:
         """Kind and parameter of the noise field, e.g. ("scan", 0.77)."""
@@ -158,7 +219,7 @@ class Settings:
 
     def differences(self, other: dict[str, Any]) -> list[str]:
         """Name each setting that differs from a stored `as_dict`, `NOT_COMPARED` aside."""
-        mine = self.as_dict()
+        mine, other = self.as_dict(), BEFORE | other
         return [
             f"{f.name} is {mine[f.name]!r}, there it is {other.get(f.name)!r}"
             for f in fields(self)

@@ -16,6 +16,7 @@ from gpu_sdm.workload import Workload, rate, seconds
 # Measured on 2 cores of a server processor (bench/permute.py): nanoseconds per drawn value.
 NS_PER_IMPUTATION = 60.0
 NS_PER_SUBJECT_VOXEL = 45.0
+NS_PER_PEAK_VOXEL = 33.0  # shortest paths
 # Python, libraries, template and compiled code, before any study is held.
 BASE_BYTES = 900_000_000
 SAMPLE = 2000  # voxels on which the likelihood is timed
@@ -48,9 +49,9 @@ def memory_needed(analysis: Analysis) -> int:
     settings, v = analysis.settings, analysis.space.n_voxels
     k = len(analysis.terms.j)
     subjects = int(analysis.terms.n1.sum() + analysis.terms.n2.sum())
-    if settings.exchange == "studies":
+    if settings.exchange != "subjects" or analysis.design.moderator:
         subjects = 0
-    effects = 4 * settings.imputations * k * v
+    effects = 4 * analysis.imputations * k * v
     held = effects + 4 * subjects * v + 8 * k * v
     # Building a group's images takes a second copy of it; pooling takes blocks only.
     largest = int(max(analysis.terms.n1.max(), analysis.terms.n2.max()))
@@ -81,23 +82,30 @@ def forecast(analysis: Analysis) -> Forecast:
     workload = Workload.of(analysis)
     voxels = np.random.default_rng(0).choice(v, min(SAMPLE, v), replace=False)
     with limited_threads(backend):
-        fit = seconds(
-            lambda: FIT_BOUNDS.on(backend.name)(
-                analysis.bounds.lower[:, voxels],
-                analysis.bounds.upper[:, voxels],
-                analysis.terms.c,
-                analysis.terms.v2,
-                analysis.design.X,
-                analysis.design.criterion,
-                analysis.discards,
+        fit = 0.0
+        if analysis.imputations > 1:
+            fit = seconds(
+                lambda: FIT_BOUNDS.on(backend.name)(
+                    analysis.bounds.lower[:, voxels],
+                    analysis.bounds.upper[:, voxels],
+                    analysis.terms.c,
+                    analysis.terms.v2,
+                    analysis.design.X,
+                    analysis.design.criterion,
+                    analysis.discards,
+                )
             )
-        )
-        speed = rate(workload, settings.statistic, backend)
-    draws = settings.imputations * len(analysis.terms.j) * v * NS_PER_IMPUTATION
-    images = workload.subjects * v * NS_PER_SUBJECT_VOXEL
-    return Forecast(
-        memory_needed(analysis),
-        memory_bytes(),
-        fit * v / len(voxels) + (draws + images) * 1e-9 / backend.threads,
-        speed,
-    )
+        fit *= v / len(voxels)
+        draws = analysis.imputations * len(analysis.terms.j) * v * NS_PER_IMPUTATION
+        draws *= 1e-9 / backend.threads
+        if analysis.refits:
+            # Each permutation fits, draws, and pools, which takes about as long as to draw.
+            paths = 0.0
+            if settings.exchange == "peaks":
+                peaks = sum(len(s.peaks) for s in analysis.design.dataset.studies)
+                paths = peaks * v * NS_PER_PEAK_VOXEL * 1e-9 / backend.threads
+            speed = 1 / (fit + 2 * draws + paths)
+        else:
+            speed = rate(workload, settings.statistic, backend)
+    images = workload.subjects * v * NS_PER_SUBJECT_VOXEL * 1e-9 / backend.threads
+    return Forecast(memory_needed(analysis), memory_bytes(), fit + draws + images, speed)

@@ -54,6 +54,8 @@ class OutputFolder:
         Name -> content hash of everything else that determines the result.
     force : bool
         Discard unfinished work and replace a finished result.
+    permutations : int, optional
+        How many are run; those of the settings by default.
 
     Raises
     ------
@@ -63,10 +65,18 @@ class OutputFolder:
         If unfinished work has other settings.
     """
 
-    def __init__(self, out: Path, settings: Settings, content: dict[str, str], force: bool):
+    def __init__(
+        self,
+        out: Path,
+        settings: Settings,
+        content: dict[str, str],
+        force: bool,
+        permutations: int | None = None,
+    ):
         self.out, self.partial = out.absolute(), partial_of(out.absolute())
         self.settings, self.content = settings, content
         self.force = force
+        self.permutations = settings.permutations if permutations is None else permutations
         self.identity = {"program": MARK, "settings": settings.as_dict(), "content": content}
         self._lock: FileLock | None = None
 
@@ -135,6 +145,12 @@ class OutputFolder:
                 f"{self.out} holds a result with other settings ({difference}); choose another "
                 "--out, or add --force to replace it."
             )
+        if stored.get("exact"):
+            raise OutputError(
+                f"{self.out} is finished and exact: it holds each of the "
+                f"{stored['distinct_permutations']:,} distinct permutations once, and there are "
+                "no more; add --force to compute it anew."
+            )
         finished = stored["settings"]["permutations"]
         if self.settings.permutations <= finished:
             raise OutputError(
@@ -172,7 +188,7 @@ class OutputFolder:
     def load(self) -> NullState:
         """Give the permutations that an earlier run finished."""
         return load_null(
-            self.partial / "checkpoint.npz", self.settings.statistic, self.settings.permutations
+            self.partial / "checkpoint.npz", self.settings.statistic, self.permutations
         )
 
     def save(self, state: NullState) -> None:

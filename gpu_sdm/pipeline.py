@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,77 +15,15 @@ from gpu_sdm.backend import get_backend
 from gpu_sdm.clusters import threshold_tables
 from gpu_sdm.config import Settings
 from gpu_sdm.data import Dataset, Pooled
-from gpu_sdm.inference import corrected_maps, uncorrected_maps
+from gpu_sdm.inference import cluster_statistic, corrected_maps, uncorrected_maps, uncorrected_p
 from gpu_sdm.ops.tfce import TFCE
 from gpu_sdm.output import OutputFolder
-from gpu_sdm.permute.engine import TIE_TOLERANCE, Problem, permute
+from gpu_sdm.permute.engine import Problem, permute
+from gpu_sdm.permute.maxima import TIE_TOLERANCE
+from gpu_sdm.problem import build_problem
 from gpu_sdm.provenance import peak_rows, provenance, study_rows
 from gpu_sdm.result import Result
-from gpu_sdm.stages.estimate import estimate
-from gpu_sdm.stages.impute import impute
-from gpu_sdm.stages.meta import meta
-from gpu_sdm.stages.subjects import SubjectBank, subject_bank
-
-
-def build_problem(
-    analysis: Analysis, progress: Progress, timings: dict[str, float]
-) -> tuple[Problem, Pooled, dict[str, int]]:
-    """Estimate, impute, pool and simulate subjects: all that the permutations need."""
-    settings, backend, space = analysis.settings, analysis.backend, analysis.space
-    x, terms = analysis.design.X, analysis.terms
-    contrast = np.eye(x.shape[1])[0]
-    names = analysis.design.dataset.names
-    with timed(timings, "likelihood"):
-        fit = estimate(
-            analysis.bounds,
-            terms,
-            x,
-            analysis.design.criterion,
-            analysis.discards,
-            space,
-            backend.name,
-            lambda done, total: progress("likelihood", done, total),
-        )
-    with timed(timings, "imputation"):
-        effects, fallbacks = impute(
-            analysis.bounds,
-            fit,
-            terms,
-            x,
-            names,
-            settings,
-            space,
-            backend.name,
-            lambda done, total: progress("imputation", done, total),
-        )
-    with timed(timings, "pooling"):
-        pooled = meta(effects, terms, x, contrast, settings.tau2, space, backend.name)
-    bank: SubjectBank | None = None
-    with timed(timings, "subjects"):
-        if settings.exchange == "subjects":
-            bank = subject_bank(
-                analysis.design.dataset.studies,
-                space,
-                settings.seed,
-                settings.noise_law(),
-                None if analysis.template is None else analysis.template.r_face[space.index],
-                backend,
-                lambda done, total: progress("subjects", done, total),
-            )
-    problem = Problem(
-        effects=effects,
-        bank=bank,
-        terms=terms,
-        design=x,
-        contrast=contrast,
-        tau2=settings.tau2,
-        rescale_sd=not settings.sdm_compat,
-        space=space,
-        neighbours=space.neighbours(),
-        observed_z=pooled.z.astype(np.float32),
-    )
-    counts = {"voxels_not_converged": fit.not_converged, "imputation_fallbacks": fallbacks}
-    return problem, pooled, counts
+from gpu_sdm.stages.meta import coefficients
 
 
 def _maps(
@@ -108,11 +47,53 @@ def _maps(
         compute = TFCE.on(analysis.backend.name)
         sides["tfce"] = compute(z, problem.neighbours), compute(-z, problem.neighbours)
         maps["tfce"], maps["tfce_neg"] = sides["tfce"]
+    if (forming := problem.forming) is not None:
+        error = TIE_TOLERANCE["voxel"]
+        ours, theirs = (
+            cluster_statistic(side, forming.neighbours, forming.threshold, error)
+            for side in (z, -z)
+        )
+        sides |= {s: (ours[s], theirs[s]) for s in ours}
     for statistic in analysis.settings.statistic:
         maps |= corrected_maps(
-            statistic, *sides[statistic], maxima[statistic], TIE_TOLERANCE[statistic]
+            statistic, *sides[statistic], maxima[statistic], TIE_TOLERANCE.get(statistic, 0.0)
         )
     return maps
+
+
+def _coefficients(
+    analysis: Analysis, problem: Problem, clusters: dict[str, list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """Rows of tables/coefficients.tsv: all coefficients of a formula at every cluster peak."""
+    found = [(name, row) for name, rows in clusters.items() for row in rows]
+    if analysis.settings.formula is None or not found:
+        return []
+    model = analysis.design
+    places = [[row[c] for c in ("x_mm", "y_mm", "z_mm")] for _, row in found]
+    grid = {tuple(mm): v for v, mm in enumerate(analysis.space.mm().tolist())}
+    voxels = np.array([grid[tuple(map(float, place))] for place in places])
+    what = [
+        (n, "coefficient", h) for n, h in zip(model.names, np.eye(len(model.names)), strict=True)
+    ]
+    what += [(n, "tested", h) for n, h in zip(model.tested, model.contrast, strict=True)]
+    fits = coefficients(
+        problem.effects[:, :, voxels], problem.terms, model.X, [h for *_, h in what], problem.tau2
+    )
+    return [
+        {
+            "threshold": name,
+            "cluster": row["cluster"],
+            **dict(zip(("x_mm", "y_mm", "z_mm"), place, strict=True)),
+            "coefficient": label,
+            "role": role,
+            "estimate": float(fit.g[i]),
+            "se": float(fit.se[i]),
+            "z": float(fit.z[i]),
+            "p_two_sided": float(2 * uncorrected_p(np.abs(fit.z[i]))),
+        }
+        for i, ((name, row), place) in enumerate(zip(found, places, strict=True))
+        for (label, role, _), fit in zip(what, fits, strict=True)
+    ]
 
 
 def execute(
@@ -148,7 +129,9 @@ def execute(
     """
     settings, timings = analysis.settings, dict(analysis.timings)
     claim: AbstractContextManager[OutputFolder | None] = (
-        nullcontext() if out is None else OutputFolder(out, settings, analysis.content(), force)
+        nullcontext()
+        if out is None
+        else OutputFolder(out, settings, analysis.content(), force, analysis.permutations)
     )
     with claim as folder, limited_threads(analysis.backend):
         problem, pooled, counts = build_problem(analysis, progress, timings)
@@ -156,11 +139,11 @@ def execute(
             null = permute(
                 problem,
                 analysis.plan,
-                settings.permutations,
+                analysis.permutations,
                 settings.statistic,
                 analysis.backend,
                 store=folder,
-                progress=lambda done: progress("permutations", done, settings.permutations),
+                progress=lambda done: progress("permutations", done, analysis.permutations),
                 say=say,
                 **({} if chunk is None else {"chunk": chunk}),
             )
@@ -176,6 +159,7 @@ def execute(
             studies=study_rows(analysis),
             peaks=peak_rows(analysis),
             clusters=clusters,
+            coefficients=_coefficients(analysis, problem, clusters),
             provenance=provenance(analysis, problem, counts, timings, atlas.notice),
         )
         if folder is not None:

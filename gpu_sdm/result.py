@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Row = Mapping[str, Any]
+# Also of the table of an analysis of images alone, which has no rows.
+PEAK_COLUMNS = (
+    "study", "file", "line", "space", "x", "y", "z", "x_mm", "y_mm", "z_mm", "t", "height_known",
+    "g", "in_mask", "voxels_reached",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +47,8 @@ class Result:
         Threshold name -> cluster table.
     provenance : dict
         Content of run.json.
+    coefficients : list of rows
+        All coefficients of a formula at the peak of every cluster.
     """
 
     settings: Settings
@@ -52,6 +59,7 @@ class Result:
     peaks: Sequence[Row]
     clusters: Mapping[str, Sequence[Row]]
     provenance: Mapping[str, Any]
+    coefficients: Sequence[Row] = ()
 
     @property
     def timings(self) -> Mapping[str, float]:
@@ -74,9 +82,12 @@ class Result:
         import pandas as pd
 
         tables = {"studies": self.studies, "peaks": self.peaks, **self.clusters}
+        if self.coefficients:
+            tables["coefficients"] = self.coefficients
         if table not in tables:
             raise KeyError(f"no table {table!r}; there are: {', '.join(tables)}")
-        columns = CLUSTER_COLUMNS if table in self.clusters else None
+        columns: tuple[str, ...] | None = CLUSTER_COLUMNS if table in self.clusters else None
+        columns = PEAK_COLUMNS if table == "peaks" else columns
         return pd.DataFrame(list(tables[table]), columns=columns)
 
     def save(self, folder: Path) -> None:
@@ -87,7 +98,11 @@ class Result:
             write_named_map(folder / "maps", name, values, self.space)
         write_maxima(folder / "null" / "maxima.tsv", self.maxima)
         for name, rows in {"studies": self.studies, "peaks": self.peaks}.items():
-            write_tsv(folder / "tables" / f"{name}.tsv", list(rows[0]), rows)
+            columns = list(rows[0]) if rows else PEAK_COLUMNS
+            write_tsv(folder / "tables" / f"{name}.tsv", columns, rows)
+        if self.coefficients:
+            rows = self.coefficients
+            write_tsv(folder / "tables" / "coefficients.tsv", list(rows[0]), rows)
         for name, rows in self.clusters.items():
             write_tsv(folder / "tables" / f"clusters_{name}.tsv", CLUSTER_COLUMNS, rows)
         write_json(folder / "run.json", self.provenance)

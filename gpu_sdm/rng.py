@@ -12,6 +12,8 @@ subjects      full-grid voxel index    subject//4  group  0
 flip          permutation              subject//128  0    0
 label         permutation              subject//2  0      0
 exchange      permutation              0           0      0
+order         permutation              0           0      0
+tail          sample                   value//4    use    0
 ============  =======================  ==========  =====  =====
 
 References

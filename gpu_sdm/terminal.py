@@ -30,6 +30,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from gpu_sdm.analysis import Analysis
     from gpu_sdm.bench import Measured
+    from gpu_sdm.data import Notice
     from gpu_sdm.forecast import Forecast
     from gpu_sdm.result import Result
 
@@ -179,7 +180,11 @@ def show_summary(analysis: Analysis) -> None:
     from gpu_sdm.provenance import summary
 
     show_pairs("gpu-sdm permute", summary(analysis))
-    notices = analysis.notices
+    show_notices(analysis.notices, ", all in run.json")
+
+
+def show_notices(notices: Sequence[Notice], where: str = "") -> None:
+    """Count doubts by kind on stderr, and spell out the first of each."""
     console = _err()
     for kind in sorted({n.kind for n in notices}):
         same = [n.message for n in notices if n.kind == kind]
@@ -187,7 +192,7 @@ def show_summary(analysis: Analysis) -> None:
         for message in same[:LISTED]:
             console.print(f"  {escape(message)}", highlight=False, soft_wrap=True)
         if len(same) > LISTED:
-            console.print(f"  ... and {len(same) - LISTED} more, all in run.json", highlight=False)
+            console.print(f"  ... and {len(same) - LISTED} more{where}", highlight=False)
 
 
 def show_forecast(found: Forecast, permutations: int) -> None:

@@ -18,11 +18,12 @@ from gpu_sdm.config import Settings
 from gpu_sdm.data import Dataset, Peaks, Study, StudyTerms
 from gpu_sdm.io.volumes import load_space
 from gpu_sdm.permute.device import DeviceEngine
-from gpu_sdm.permute.engine import BLOCK, Problem, maxima_of, z_tile
-from gpu_sdm.permute.plan import TILE, PermutationPlan
+from gpu_sdm.permute.engine import BLOCK, Forming, Problem, maxima_of, z_tile
+from gpu_sdm.permute.plan import TILE, PermutationPlan, Plan
 from gpu_sdm.spaces import Space
 from gpu_sdm.stages.design import design
 from gpu_sdm.stages.effects import study_terms
+from gpu_sdm.stages.samples import merge_samples
 from gpu_sdm.stages.subjects import SubjectBank
 
 FIELDS = 17  # distinct noise fields, repeated; prime, so that no study count falls in step
@@ -46,27 +47,31 @@ class Workload:
         Constants of the K studies.
     design : (K, Q) float64
         Ones and mean-centred covariates.
-    plan : PermutationPlan
+    plan : Plan
         What each permutation exchanges.
     space : Space
         Grid and mask.
+    known : bool
+        Every effect is known: one imputation, whatever the settings ask for.
     """
 
     settings: Settings
     terms: StudyTerms
     design: np.ndarray
-    plan: PermutationPlan
+    plan: Plan
     space: Space
+    known: bool = False
 
     @classmethod
     def of(cls, analysis: Analysis) -> Workload:
         """Take that of a prepared analysis."""
-        x = analysis.design.X
-        return cls(analysis.settings, analysis.terms, x, analysis.plan, analysis.space)
+        x, known = analysis.design.X, analysis.imputations == 1
+        return cls(analysis.settings, analysis.terms, x, analysis.plan, analysis.space, known)
 
     @classmethod
     def of_dataset(cls, dataset: Dataset, settings: Settings) -> Workload:
         """Take that of a project as it was read; no bounds are needed."""
+        dataset = merge_samples(dataset, settings.sample_correlation)
         model = design(dataset, settings.covariates, settings.sdm_compat)
         return cls._of_studies(model.dataset.studies, model.X, settings)
 
@@ -90,16 +95,21 @@ class Workload:
     @property
     def subjects(self) -> int:
         """All simulated subjects; 0 where whole studies are exchanged."""
-        if self.settings.exchange == "studies":
+        if self.settings.exchange != "subjects":
             return 0
         return int(self.terms.n1.sum() + self.terms.n2.sum())
+
+    @property
+    def imputations(self) -> int:
+        """Imputed data sets."""
+        return 1 if self.known else self.settings.imputations
 
     def sizes(self) -> dict[str, int]:
         """Name the sizes that decide the speed."""
         return {
             "studies": len(self.terms.j),
             "subjects": self.subjects,
-            "imputations": self.settings.imputations,
+            "imputations": self.imputations,
             "voxels": self.space.n_voxels,
         }
 
@@ -131,7 +141,7 @@ class Workload:
             observed map are always whole.
         """
         fields, settings = self.fields[:, :n_voxels], self.settings
-        m, k, v = settings.imputations, len(self.terms.j), fields.shape[1]
+        m, k, v = self.imputations, len(self.terms.j), fields.shape[1]
         return Problem(
             effects=np.resize(np.float32(0.3) * fields, (m, k, v)),
             bank=self._bank(fields) if self.subjects else None,
@@ -143,6 +153,7 @@ class Workload:
             space=self.space,
             neighbours=self.space.neighbours(),
             observed_z=self.fields[0],
+            forming=Forming.of(settings.cluster_threshold, self.space),
         )
 
     def _bank(self, fields: np.ndarray) -> SubjectBank:
@@ -203,7 +214,7 @@ def rate(workload: Workload, statistics: tuple[str, ...], backend: Backend) -> f
     ----------
     workload : Workload
         What to do.
-    statistics : tuple of {"voxel", "tfce"}
+    statistics : tuple of {"voxel", "tfce", "cluster-extent", "cluster-mass"}
         What the maximum is taken of.
     backend : Backend
         Where. On the CPU one tile of a block of voxels and one map are timed and scaled up; a

@@ -59,3 +59,34 @@ def write_project(
         (folder / f"study{k:02d}.spm_mni.txt").write_text("\n".join(lines) + "\n")
     (folder / "sdm_table.txt").write_text("\n".join(rows) + "\n")
     return folder
+
+
+def write_bounds_project(
+    folder: Path,
+    mask: Path,
+    names: list[str],
+    n1: np.ndarray,
+    lower: np.ndarray,
+    upper: np.ndarray,
+    n2: np.ndarray | None = None,
+) -> tuple[Path, Path]:
+    """Write a project without peaks and its bounds (K,), the same in every voxel of a mask.
+
+    Gives the project and the folder of bounds, for `Settings.bounds`.
+    """
+    import nibabel as nib
+
+    project, bounds = folder / "project", folder / "bounds"
+    project.mkdir(parents=True)
+    bounds.mkdir()
+    image = nib.load(mask)
+    inside = np.asarray(image.dataobj) > 0
+    rows = ["study\tn1\tn2\tt_thr"]
+    for k, name in enumerate(names):
+        rows.append(f"{name}\t{int(n1[k])}\t{0 if n2 is None else int(n2[k])}\t2")
+        (project / f"{name}.no_peaks.txt").write_text("")
+        for side, values in (("lower", lower), ("upper", upper)):
+            volume = np.where(inside, values[k], 0).astype(np.float32)
+            nib.save(nib.Nifti1Image(volume, image.affine), bounds / f"{name}_{side}.nii.gz")
+    (project / "sdm_table.txt").write_text("\n".join(rows) + "\n")
+    return project, bounds

@@ -13,6 +13,7 @@ from gpu_sdm.errors import NumericalError, SettingError
 from gpu_sdm.inference import (
     corrected_maps,
     critical_value,
+    fdr_q,
     fwe_p,
     fwe_p_two_sided,
     p_standard_error,
@@ -139,6 +140,26 @@ def test_what_exceeds_the_critical_value_is_significant(rng):
     for alpha in (0, 1, -0.1, np.nan):
         with pytest.raises(SettingError, match=r"alpha is .* must lie in \(0, 1\)"):
             critical_value(maxima, alpha)
+
+
+@given(st.integers(1, 200), st.integers(0, 2**32 - 1), st.booleans())
+@settings(max_examples=40)
+def test_q_is_scipy_s(n, seed, ties):
+    p = np.random.default_rng(seed).beta(0.5, 2, n)
+    p = p.round(1) if ties else p
+    q = fdr_q(p)
+    np.testing.assert_allclose(q, stats.false_discovery_control(p, method="bh"), rtol=1e-12)
+    assert (q >= p - 1e-15).all()
+    # What passes at q <= .05 is what the step-up procedure rejects.
+    ranked = np.sort(p)
+    below = np.flatnonzero(ranked <= 0.05 * np.arange(1, n + 1) / n + 1e-15)
+    assert (q <= 0.05 + 1e-15).sum() == (below[-1] + 1 if len(below) else 0)
+
+
+def test_q_of_what_is_no_p_is_refused():
+    for bad in (np.nan, -0.1, 1.2):
+        with pytest.raises(NumericalError, match="at 1 voxels"):
+            fdr_q(np.array([0.1, bad]))
 
 
 def test_nan_is_an_error():

@@ -68,27 +68,50 @@ def max_cluster(
     .. [1] Bullmore et al. (1999) Global, voxel, and cluster tests, by theory and permutation.
        IEEE Trans Med Imaging 18:32-42.
     """
-    half = neighbours.shape[1] // 2
-    level = float(np.float32(threshold))
     extent, mass = np.zeros(len(z)), np.zeros(len(z))
     for p, row in enumerate(z):
         value = sign * np.asarray(row, np.float64)
         if np.isnan(value).any():
             extent[p] = mass[p] = np.nan
             continue
-        above = value > level
-        if not above.any():
-            continue
-        first, column = np.nonzero((neighbours[:, :half] >= 0) & above[:, None])
-        second = neighbours[first, column]
-        linked = above[second]
-        ends = (first[linked], second[linked])
-        graph = coo_array((np.ones(len(ends[0]), bool), ends), shape=(len(value), len(value)))
-        _, cluster = connected_components(graph, directed=False)
-        over = np.where(above, np.minimum(value, HIGHEST) - level, 0)
-        extent[p] = np.bincount(cluster, weights=above).max()
-        mass[p] = np.bincount(cluster, weights=over).max()
+        extents, masses, _ = cluster_maps(value, neighbours, threshold)
+        extent[p], mass[p] = extents.max(), masses.max()
     return extent, mass
+
+
+def cluster_maps(
+    z: np.ndarray, neighbours: np.ndarray, threshold: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Extent and mass of the cluster that each voxel of a map belongs to.
+
+    Parameters
+    ----------
+    z : (V,) float
+        Statistic map without NaN. Pass -z for the negative side.
+    neighbours, threshold
+        As for `max_cluster`.
+
+    Returns
+    -------
+    extent, mass : (V,) float64
+        0 where a voxel is not above the threshold.
+    cluster : (V,) int
+        Number of the cluster; voxels that are not above have a number of their own.
+    """
+    half = neighbours.shape[1] // 2
+    level = float(np.float32(threshold))
+    value = np.asarray(z, np.float64)
+    above = value > level
+    first, column = np.nonzero((neighbours[:, :half] >= 0) & above[:, None])
+    second = neighbours[first, column]
+    linked = above[second]
+    ends = (first[linked], second[linked])
+    graph = coo_array((np.ones(len(ends[0]), bool), ends), shape=(len(value), len(value)))
+    _, cluster = connected_components(graph, directed=False)
+    over = np.where(above, np.minimum(value, HIGHEST) - level, 0)
+    extent = np.bincount(cluster, weights=above)
+    mass = np.bincount(cluster, weights=over)
+    return extent[cluster], mass[cluster], cluster
 
 
 @nb.njit(cache=True, nogil=True)

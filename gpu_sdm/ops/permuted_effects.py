@@ -9,6 +9,9 @@ study alone:
 
     diff = a m1 + b d,      sd^2 = 1 + alpha d^2 + beta m1^2 + gamma d m1,
     g* = J diff / sd,       var(g*) = c + v2 g*^2.
+
+Of a study that averages contrasts, the polynomial in sd^2 has a further factor
+(`gpu_sdm.stages.samples`).
 """
 
 from __future__ import annotations
@@ -56,6 +59,7 @@ def study_coefficients(
             table[:, 4] = n1 * (1 - ratio) / df
             table[:, 5] = -n1 * (1 + ratio) / df
             table[:, 6] = 2 * n1 * ratio / df
+            table[:, 4:7] *= terms.factor[:, None]
     table[:, 7], table[:, 8] = terms.c, terms.v2 * terms.j**2
     return table
 

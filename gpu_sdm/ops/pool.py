@@ -13,7 +13,7 @@ from gpu_sdm.ops._op import Op
 from gpu_sdm.ops.pooled_q import pool_q
 
 
-def _weighted(w: np.ndarray, y: np.ndarray, X: np.ndarray) -> tuple[np.ndarray, ...]:
+def weighted(w: np.ndarray, y: np.ndarray, X: np.ndarray) -> tuple[np.ndarray, ...]:
     """Weighted least squares of each voxel: beta (V, Q), covariance (V, Q, Q), residuals (K, V)."""
     cov = np.linalg.inv(np.einsum("kv,kp,kq->vpq", w, X, X))
     beta = np.einsum("vpq,kq,kv->vp", cov, X, w * y)
@@ -35,7 +35,7 @@ def _reml(y: np.ndarray, v: np.ndarray, X: np.ndarray, tol: float) -> np.ndarray
     live = np.arange(t.size)
     for _ in range(compiled.MAX_SCORING):
         w = 1 / (v[:, live] + t[live])
-        _, cov, e = _weighted(w, y[:, live], X)
+        _, cov, e = weighted(w, y[:, live], X)
         b = np.einsum("vpq,kv,kq,kr->vpr", cov, w**2, X, X, optimize=True)
         c = np.einsum("vpq,kv,kp,kq->v", cov, w**3, X, X, optimize=True)
         score = (w**2 * e**2).sum(0) - _trace(cov, w, X)
@@ -84,10 +84,10 @@ def random_effects(
     """
     k = X.shape[0] - X.shape[1]
     w = 1 / v
-    _, cov, e = _weighted(w, y, X)
+    _, cov, e = weighted(w, y, X)
     q, trace = (w * e * e).sum(0), _trace(cov, w, X)
     tau2 = np.maximum(0.0, (q - k) / trace) if method == "dl" else _reml(y, v, X, tol)
-    beta, cov, _ = _weighted(1 / (v + tau2), y, X)
+    beta, cov, _ = weighted(1 / (v + tau2), y, X)
     variance = np.einsum("p,vpq,q->v", contrast, cov, contrast)
     return beta @ contrast, variance, tau2, q, 1 - 1 / (1 + tau2 * trace / k)
 

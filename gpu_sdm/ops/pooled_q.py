@@ -28,7 +28,7 @@ def _log_beta_tail(x: np.ndarray, a: np.ndarray, b: float) -> np.ndarray:
     return a * np.log(x) + b * np.log1p(-x) - np.log(a) - special.betaln(a, b) + np.log(out)
 
 
-def _log_chi2_tail(x: np.ndarray, k: float) -> np.ndarray:
+def log_chi2_tail(x: np.ndarray, k: float) -> np.ndarray:
     """Log of the upper tail of chi-squared far out: Legendre's continued fraction."""
     a, y = k / 2, x / 2
     b = y + 1 - a
@@ -48,7 +48,7 @@ def _chi2_of_log_tail(log_p: np.ndarray, k: float) -> np.ndarray:
     """Chi-squared whose upper tail is exp(log_p), far out: Newton on the log of the tail."""
     x = -2 * log_p
     for _ in range(100):
-        tail = _log_chi2_tail(x, k)
+        tail = log_chi2_tail(x, k)
         log_density = (k / 2 - 1) * np.log(x / 2) - x / 2 - special.gammaln(k / 2) - np.log(2)
         step = (tail - log_p) / np.exp(log_density - tail)
         x = np.maximum(x + step, k + 2)

@@ -50,7 +50,7 @@ class DeviceEngine:
         The permutations. Those of a `PermutationPlan` are drawn on the device.
     device : Device
         The GPU.
-    statistics : tuple of {"voxel", "tfce"}
+    statistics : tuple of {"voxel", "tfce", "cluster-extent", "cluster-mass"}
         What the maximum is taken of.
     say : callable
         Called with a sentence when memory forces smaller steps.
@@ -72,10 +72,11 @@ class DeviceEngine:
         self.problem, self.device, self.statistics, self.say = problem, device, statistics, say
         bank, (m, k, v) = problem.bank, problem.effects.shape
         n = sum(len(r) for r in bank.residuals) if bank is not None else 0
-        self.sizes = launch.Sizes(k, m, v, n)
+        self._clusters = {"cluster-extent", "cluster-mass"} & set(statistics)
+        self.sizes = launch.Sizes(k, m, v, n, 32 if self._clusters else 6)
         device.use()
         self.launch = launch.plan_launches(
-            self.sizes, device.free_bytes(), device.processors, "tfce" in statistics
+            self.sizes, device.free_bytes(), device.processors, set(statistics) != {"voxel"}
         )
         coefficients = study_coefficients(problem.terms, problem.rescale_sd, bank is None)
         self._prepare_kernels(coefficients)
@@ -115,6 +116,10 @@ class DeviceEngine:
         self._max_kernel = device.kernel("max_statistic.cu", "max_statistic")
         if "tfce" in self.statistics:
             self._tfce_kernel = device.kernel("max_tfce.cu", "max_tfce")
+        if self._clusters:
+            assert problem.forming is not None
+            joined = problem.forming.neighbours.shape[1]
+            self._cluster_kernel = device.kernel("max_cluster.cu", "max_cluster", NEIGHBOURS=joined)
 
     def _upload(self) -> None:
         """Copy what every permutation reads; residuals in the voxel blocks of the products."""
@@ -127,6 +132,10 @@ class DeviceEngine:
         if "tfce" in self.statistics:
             self._neighbours = device.asarray(problem.neighbours)
             self._step_sum = device.asarray(np.array(STEP_SUM))
+        if self._clusters:
+            assert problem.forming is not None
+            self._box = device.asarray(problem.forming.neighbours)
+            self._threshold = np.float32(problem.forming.threshold)
 
     @property
     def group(self) -> int:
@@ -152,7 +161,7 @@ class DeviceEngine:
         Returns
         -------
         dict of str to (2, tiles * TILE) array
-            As `maxima_of` of the engine: "voxel" float32, "tfce" float64.
+            As `maxima_of` of the engine: "voxel" float32, the others float64.
 
         Raises
         ------
@@ -188,6 +197,8 @@ class DeviceEngine:
         found = {"voxel": self._max_statistic(z, start)}
         if "tfce" in self.statistics:
             found["tfce"] = self._max_tfce(z)
+        if self._clusters:
+            found["cluster-extent"], found["cluster-mass"] = self._max_cluster(z)
         return {name: values for name, values in found.items() if name in self.statistics}
 
     def z_tile(self, start: int, z: Any) -> None:
@@ -232,6 +243,22 @@ class DeviceEngine:
             row = int(np.flatnonzero(np.isnan(values[0]))[0])
             refuse_nan(device.to_host(z[row]), self.problem.space, start + row)
         return values
+
+    def _max_cluster(self, z: Any) -> np.ndarray:
+        """Largest extent and mass of each map: (2, 2, P) float64, positive side first."""
+        device, (n_maps, n_voxels) = self.device, z.shape
+        blocks = min(self.launch.tfce_blocks, 2 * n_maps)
+        # Less than the scratch of max_tfce, for which the plan has made room.
+        scratch = device.empty((blocks, 4 * n_voxels), np.int32)
+        best = device.empty((2, 2, n_maps), np.float64)
+        sizes = np.int64(n_maps), np.int64(n_voxels)
+        device.launch(
+            self._cluster_kernel,
+            blocks,
+            launch.MAP_BLOCK,
+            [z, self._box, best, scratch, self._threshold, *sizes],
+        )
+        return device.to_host(best)
 
     def _max_tfce(self, z: Any) -> np.ndarray:
         device, (n_maps, n_voxels) = self.device, z.shape

@@ -17,21 +17,30 @@ import numpy as np
 
 from gpu_sdm.backend import Backend
 from gpu_sdm.data import StudyTerms
-from gpu_sdm.errors import NumericalError
-from gpu_sdm.ops.max_tfce import MAX_TFCE, max_statistic
 from gpu_sdm.ops.permuted_z import PERMUTED_Z
+from gpu_sdm.ops.study_permuted_z import STUDY_PERMUTED_Z
 from gpu_sdm.permute.device import DeviceEngine
-from gpu_sdm.permute.null import NullState, refuse_nan
+from gpu_sdm.permute.maxima import TIE_TOLERANCE, Forming, maxima_of, require_identity
+from gpu_sdm.permute.null import NullState
 from gpu_sdm.permute.plan import TILE, Plan, residual_sums
+from gpu_sdm.permute.refit import Refit
+from gpu_sdm.permute.study_plan import StudyPlan
 from gpu_sdm.spaces import Space
 from gpu_sdm.stages.subjects import SubjectBank
 
+__all__ = [
+    "BLOCK",
+    "TIE_TOLERANCE",
+    "Forming",
+    "Problem",
+    "Store",
+    "maxima_of",
+    "permute",
+    "z_tile",
+]
+
 SAVE_EVERY = 2.0  # seconds between checkpoints: what a kill can cost
 BLOCK = 8192  # voxels of one residual product: fixed, because BLAS changes bits with shape
-
-# Stated error of a backend's permuted z against the float64 twin (tests hold it); maxima closer
-# to an observed value than this count as ties. TFCE: relative, from the thresholds it moves.
-TIE_TOLERANCE = {"voxel": 1e-4, "tfce": 1e-3}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +69,13 @@ class Problem:
         Face neighbours, for TFCE.
     observed_z : (V,) float32
         The observed z map: permutation 0.
+    forming : Forming, optional
+        For the cluster statistics.
+    rows : (R, Q) float64, optional
+        Tested rows of a moderator: whole studies are permuted (the plan is a `StudyPlan`), on the
+        CPU whatever the backend.
+    refit : Refit, optional
+        Where every permutation begins again from the bounds, on the CPU whatever the backend.
     """
 
     effects: np.ndarray
@@ -72,6 +88,9 @@ class Problem:
     space: Space
     neighbours: np.ndarray
     observed_z: np.ndarray
+    forming: Forming | None = None
+    rows: np.ndarray | None = None
+    refit: Refit | None = None
 
 
 class Store(Protocol):
@@ -85,20 +104,63 @@ class Store(Protocol):
 
 
 def z_tile(
-    problem: Problem, plan: Plan, start: int, backend: Backend, pool: ThreadPoolExecutor
+    problem: Problem,
+    plan: Plan,
+    start: int,
+    backend: Backend,
+    pool: ThreadPoolExecutor,
+    only: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Compute z of the TILE permutations from `start` (a multiple of TILE): (TILE, V) float32."""
-    n_voxels = problem.effects.shape[2]
-    z = np.empty((TILE, n_voxels), np.float32)
-    compute = PERMUTED_Z.on(backend.name)
+    """Compute z of the TILE permutations from `start` (a multiple of TILE).
 
-    def block(first: int) -> None:
-        voxels = slice(first, min(first + BLOCK, n_voxels))
+    Parameters
+    ----------
+    problem, plan, start, backend, pool
+        As for `permute`.
+    only : (v,) int, optional
+        Voxels that are wanted, increasing; all by default. They get the bits that they get among
+        all the others, because the residual products keep their shape.
+
+    Returns
+    -------
+    (TILE, V) or (TILE, v) float32
+    """
+    if problem.refit is not None:
+        inside = slice(None) if only is None else only
+        return np.stack([problem.refit.z(plan, p)[inside] for p in range(start, start + TILE)])
+    n_voxels = problem.effects.shape[2]
+    starts = range(0, n_voxels, BLOCK)
+    edges = np.append(starts, n_voxels)
+    cut = edges if only is None else np.searchsorted(only, edges)
+    z = np.empty((TILE, cut[-1]), np.float32)
+    compute = PERMUTED_Z.on(backend.name)
+    orders = plan.orders(np.arange(start, start + TILE)) if isinstance(plan, StudyPlan) else None
+
+    def block(i: int) -> None:
+        voxels, place = slice(edges[i], edges[i + 1]), slice(cut[i], cut[i + 1])
+        if place.start == place.stop:
+            return
+        if orders is not None:
+            inside = voxels if only is None else only[place]
+            z[:, place] = STUDY_PERMUTED_Z.on(backend.name)(
+                orders,
+                np.ascontiguousarray(problem.effects[:, :, inside]),
+                problem.terms,
+                design=problem.design,
+                rows=problem.rows,
+                tau2=problem.tau2,
+            )
+            return
         sums, share = residual_sums(problem.bank, plan, start, voxels)
-        z[:, voxels] = compute(
+        effects = problem.effects[:, :, voxels]
+        if only is not None:
+            inside = only[place] - edges[i]
+            effects = np.ascontiguousarray(effects[:, :, inside])
+            sums = None if sums is None else np.ascontiguousarray(sums[:, :, inside])
+        z[:, place] = compute(
             sums,
             share,
-            problem.effects[:, :, voxels],
+            effects,
             problem.terms,
             design=problem.design,
             contrast=problem.contrast,
@@ -106,59 +168,8 @@ def z_tile(
             rescale_sd=problem.rescale_sd,
         )
 
-    list(pool.map(block, range(0, n_voxels, BLOCK)))
+    list(pool.map(block, range(len(starts))))
     return z
-
-
-def maxima_of(
-    z: np.ndarray,
-    statistics: tuple[str, ...],
-    problem: Problem,
-    backend: Backend,
-    pool: ThreadPoolExecutor,
-    first: int = 0,
-) -> dict[str, np.ndarray]:
-    """Largest value of each statistic in each map: statistic -> (2, P), positive side first.
-
-    Raises
-    ------
-    NumericalError
-        If a map holds NaN; names the permutation (`first` is that of the first map) and voxel.
-    """
-    highest, lowest = max_statistic(z)
-    if np.isnan(highest).any():
-        row = int(np.flatnonzero(np.isnan(highest))[0])
-        refuse_nan(z[row], problem.space, first + row)
-    found = {}
-    if "voxel" in statistics:
-        found["voxel"] = np.stack([highest, lowest])
-    if "tfce" in statistics:
-        compute = MAX_TFCE.on(backend.name)
-        sides = [(p, sign) for sign in (1.0, -1.0) for p in range(len(z))]
-        values = pool.map(
-            lambda side: compute(z[side[0] : side[0] + 1], problem.neighbours, side[1])[0], sides
-        )
-        found["tfce"] = np.array(list(values)).reshape(2, len(z))
-    return found
-
-
-def require_identity(identity: dict[str, np.ndarray], state: NullState, device: str) -> None:
-    """Hold a device's permutation 0 against the observed maxima, which the CPU computed.
-
-    Raises
-    ------
-    NumericalError
-        If they differ by more than the device's stated error: the card, its driver or the
-        compiled kernels cannot be trusted.
-    """
-    for statistic, found in identity.items():
-        ours, wanted = found[:, 0], state.maxima[statistic][:, 0]
-        tolerance = TIE_TOLERANCE[statistic] * (1.0 if statistic == "voxel" else np.abs(wanted))
-        if not (np.abs(ours - wanted) <= tolerance).all():
-            raise NumericalError(
-                f"{device} gives {ours.tolist()} as the observed maxima of {statistic} where the "
-                f"CPU gives {wanted.tolist()}; use --backend cpu and please report this."
-            )
 
 
 def permute(
@@ -183,8 +194,8 @@ def permute(
         Which subjects (or studies) each permutation exchanges.
     permutations : int
         P, the identity included.
-    statistics : tuple of {"voxel", "tfce"}
-        What the maximum is taken of.
+    statistics : tuple of {"voxel", "tfce", "cluster-extent", "cluster-mass"}
+        What the maximum is taken of; those of clusters need `problem.forming`.
     backend : Backend
         Where to run.
     store : Store, optional
@@ -209,16 +220,25 @@ def permute(
         if state.done == 0:
             observed = maxima_of(problem.observed_z[None], statistics, problem, backend, pool)
             state.add(0, observed)
-        if backend.device is not None and state.done < permutations:
-            engine = DeviceEngine(problem, plan, backend.device, statistics, say)
+        on_cpu = problem.rows is not None or problem.refit is not None
+        on_device = None if on_cpu else backend.device
+        if on_cpu and backend.device is not None:
+            say("Whole studies are permuted on the CPU, not on the GPU.")
+        if problem.refit is not None:
+            chunk = 1  # a permutation takes seconds: save and show each
+        if on_device is not None and state.done < permutations:
+            engine = DeviceEngine(problem, plan, on_device, statistics, say)
             chunk = max(chunk, engine.group)
-            require_identity(engine.rows(0, 1), state, backend.device.name)
+            require_identity(engine.rows(0, 1), state, problem, backend)
         try:
             while state.done < permutations:
                 start = state.done
                 stop = min(start + chunk - start % chunk, permutations)
                 if engine is not None:
                     state.add(start, engine.rows(start, stop))
+                elif problem.refit is not None:
+                    z = problem.refit.z(plan, start)[None]
+                    state.add(start, maxima_of(z, statistics, problem, backend, pool, start))
                 else:
                     for tile in range(start - start % TILE, stop, TILE):
                         rows = slice(max(start, tile) - tile, min(stop, tile + TILE) - tile)

@@ -47,16 +47,17 @@ class LaunchPlan:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Sizes of a problem: K studies, M imputations, V voxels, N simulated subjects."""
+    """Sizes of a problem: K studies, M imputations, V voxels, N simulated subjects, neighbours."""
 
     n_studies: int
     n_imputations: int
     n_voxels: int
     n_subjects: int
+    n_neighbours: int = 6  # of a voxel, in all tables that are uploaded
 
     def resident_bytes(self) -> int:
         """Bytes of what is uploaded once: effects, residuals, neighbours."""
-        per_voxel = self.n_imputations * self.n_studies + self.n_subjects + 6
+        per_voxel = self.n_imputations * self.n_studies + self.n_subjects + self.n_neighbours
         return 4 * per_voxel * self.n_voxels
 
     def working_bytes(self, tiles: int, tfce_blocks: int) -> int:
@@ -148,7 +149,7 @@ def plan_launches(
     processors : int
         Multiprocessors of the device.
     tfce : bool
-        Whether TFCE is asked for.
+        Whether TFCE or a cluster statistic is asked for.
     most_tiles : int
         Largest number of tiles in flight.
 

@@ -19,7 +19,7 @@ class NullState:
     Parameters
     ----------
     maxima : dict of str to (2, P) array
-        Statistic -> maxima of the positive and the negative side: "voxel" float32, "tfce"
+        Statistic -> maxima of the positive and the negative side: "voxel" float32, the others
         float64. Entries from `done` on are NaN.
     done : int
         Permutations finished.

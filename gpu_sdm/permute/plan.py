@@ -51,7 +51,7 @@ class Plan(Protocol):
         """
 
 
-def _weights(drawn: np.ndarray, n1: int, n2: int) -> tuple[np.ndarray, np.ndarray]:
+def subject_weights(drawn: np.ndarray, n1: int, n2: int) -> tuple[np.ndarray, np.ndarray]:
     """Weights and f from signs (one sample) or labels (two samples), each (P, N)."""
     share = drawn[:, :n1].sum(axis=1, dtype=np.float64) / n1
     return drawn.astype(np.float32) * np.float32(1 / n1), share.astype(np.float32)
@@ -103,10 +103,14 @@ class PermutationPlan:
 
     def distinct(self) -> int:
         """Count the distinct permutations, the identity included."""
+        return math.prod(self.choices(k) for k in range(self.n_studies))
+
+    def choices(self, k: int) -> int:
+        """Count what can be drawn for study k."""
         if self.exchange == "studies":
-            return 2**self.n_studies
-        pairs = zip(self.n1, self.n2, strict=True)
-        return math.prod(math.comb(n1 + n2, n1) if n2 else 2**n1 for n1, n2 in pairs)
+            return 2
+        n1, n2 = self.n1[k], self.n2[k]
+        return math.comb(n1 + n2, n1) if n2 else 2**n1
 
     def signs(self, k: int, permutations: Sequence[int] | np.ndarray) -> np.ndarray:
         """Signs of the subjects of a one-sample study: (P, n1) int8, each +1 or -1."""
@@ -145,7 +149,7 @@ class PermutationPlan:
         if self.exchange == "studies":
             return None, self.flips(k, permutations).astype(np.float32)
         drawn = (self.labels if self.n2[k] else self.signs)(k, permutations)
-        return _weights(drawn, self.n1[k], self.n2[k])
+        return subject_weights(drawn, self.n1[k], self.n2[k])
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +179,7 @@ class ExplicitPlan:
         rows = np.zeros((len(permutations), given.shape[1]), np.int8)
         known = np.asarray(permutations) < len(given)
         rows[known] = given[np.asarray(permutations)[known]]
-        return _weights(rows, self.n1[k], self.n2[k])
+        return subject_weights(rows, self.n1[k], self.n2[k])
 
 
 @lru_cache(maxsize=2)

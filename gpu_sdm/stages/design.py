@@ -33,8 +33,16 @@ class Design:
     means : (Q-1,) float64
         Means that were subtracted.
     criterion : (Q,) float64
-        Contrast of the leave-one-out rule: the mean effect at average covariates, or, in
-        compat mode, at raw covariates = 0.
+        Contrast of the leave-one-out rule: what is tested; for the mean, the mean effect at
+        average covariates or, in compat mode, at raw covariates = 0. Of several tested rows: the
+        mean, so that their order does not matter.
+    contrast : (R, Q) float64
+        What is tested; several rows jointly.
+    tested : tuple of str
+        R texts that name the rows.
+    moderator : bool
+        Whether every row is 0 where all studies have the same effect (a slope, a difference
+        between groups): whole studies are then permuted. Otherwise a mean is tested.
     """
 
     dataset: Dataset
@@ -42,9 +50,12 @@ class Design:
     names: tuple[str, ...]
     means: np.ndarray
     criterion: np.ndarray
+    contrast: np.ndarray
+    tested: tuple[str, ...] = (INTERCEPT,)
+    moderator: bool = False
 
     def __post_init__(self) -> None:
-        for a in (self.X, self.means, self.criterion):
+        for a in (self.X, self.means, self.criterion, self.contrast):
             a.flags.writeable = False
 
 
@@ -128,10 +139,7 @@ def design(dataset: Dataset, covariates: Sequence[str] = (), compat: bool = Fals
     notices, names, columns, means = [], [INTERCEPT], [np.ones(len(values))], []
     for name, raw in zip(covariates, values.T, strict=True):
         scale = np.abs(raw).max(initial=0.0)
-        if scale > LARGEST or 0 < scale < 1 / LARGEST:
-            raise SettingError(
-                f"covariate {name!r} runs from {raw.min():g} to {raw.max():g}; rescale it."
-            )
+        require_scale(name, raw)
         if len(raw) and np.ptp(raw) <= ROUNDING * scale:
             text = f"covariate {name!r} is {raw[0]:g} in every study; it is left out."
             notices.append(Notice("covariate_constant", text))
@@ -145,30 +153,46 @@ def design(dataset: Dataset, covariates: Sequence[str] = (), compat: bool = Fals
             text += " where compat sdm-6.21 applies its leave-one-out rule."
             notices.append(Notice("zero_outside_covariate_range", text))
     x = np.stack(columns, axis=1)
+    notices += require_studies(x)
+    refuse_collinear(x, names)
+    raw_zero = np.array([1.0, *(-m for m in means)])
+    mean = np.eye(len(names))[:1]
+    criterion = raw_zero if compat else mean[0].copy()
+    dataset = dataset.subset(dataset.names, notices)
+    return Design(dataset, x, tuple(names), np.array(means, np.float64), criterion, mean)
+
+
+def require_studies(x: np.ndarray) -> list[Notice]:
+    """Refuse fewer than two degrees of freedom; warn of few studies."""
     k, q = x.shape
     if k - q < 2:
         raise SettingError(
             f"the model has {q} coefficient{'s' * (q > 1)} for {k} studies; it needs at least "
             f"{q + 2} studies."
         )
-    _refuse_collinear(x, names)
-    if k < FEW_STUDIES:
-        text = f"{k} studies: the between-study variance and the result are very uncertain."
-        notices.append(Notice("few_studies", text))
-    raw_zero = np.array([1.0, *(-m for m in means)])
-    criterion = raw_zero if compat else np.eye(q)[0]
-    dataset = dataset.subset(dataset.names, notices)
-    return Design(dataset, x, tuple(names), np.array(means, np.float64), criterion)
+    if k >= FEW_STUDIES:
+        return []
+    text = f"{k} studies: the between-study variance and the result are very uncertain."
+    return [Notice("few_studies", text)]
 
 
-def _refuse_collinear(x: np.ndarray, names: Sequence[str]) -> None:
+def require_scale(name: str, raw: np.ndarray) -> None:
+    """Raise where squares of a covariate's values would overflow or vanish."""
+    scale = np.abs(raw).max(initial=0.0)
+    if scale > LARGEST or 0 < scale < 1 / LARGEST:
+        raise SettingError(
+            f"covariate {name!r} runs from {raw.min():g} to {raw.max():g}; rescale it."
+        )
+
+
+def refuse_collinear(x: np.ndarray, names: Sequence[str]) -> None:
     """Raise where a column is, to rounding, a combination of those before it."""
     unit = x / np.linalg.norm(x, axis=0)
     # |r_ii| of a QR of unit columns: the part of column i outside the span of the earlier ones.
     outside = np.abs(np.diag(np.linalg.qr(unit, mode="r")))
     for name, share in zip(names, outside, strict=True):
         if share < COLLINEAR:
-            others = ", ".join(n for n in names[1:] if n != name)
+            others = ", ".join(n for n in names if n not in (name, INTERCEPT))
             raise SettingError(
                 f"covariate {name!r} is a combination of the others ({others}); leave one out."
             )

@@ -75,13 +75,15 @@ def _fit(
     discards: int,
     backend: str,
     progress: Progress | None,
+    keep: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Unsmoothed fit of all voxels, cached by content."""
-    entry = cache.key(
-        CODE_VERSION, bounds.lower, bounds.upper, terms.c, terms.v2, x, crit, discards, backend
-    )
-    names = ("beta", "tau2", "discarded", "converged")
-    stored = cache.load("estimate", entry)
+    """Unsmoothed fit of all voxels, cached by content where it is worth keeping."""
+    names, stored = ("beta", "tau2", "discarded", "converged"), None
+    if keep:
+        entry = cache.key(
+            CODE_VERSION, bounds.lower, bounds.upper, terms.c, terms.v2, x, crit, discards, backend
+        )
+        stored = cache.load("estimate", entry)
     n = bounds.lower.shape[1]
     if stored is None or set(stored) != set(names):
         fit = FIT_BOUNDS.on("numpy" if backend == "numpy" else "cpu")
@@ -94,7 +96,8 @@ def _fit(
                 progress(block.stop, n)
         joined = (np.concatenate(p, axis=-1) for p in zip(*parts, strict=True))
         stored = dict(zip(names, joined, strict=True))
-        cache.store("estimate", entry, **stored)
+        if keep:
+            cache.store("estimate", entry, **stored)
     elif progress is not None:
         progress(n, n)
     return stored["beta"], stored["tau2"], stored["discarded"], stored["converged"]
@@ -109,6 +112,7 @@ def estimate(
     space: Space,
     backend: str = "cpu",
     progress: Progress | None = None,
+    keep: bool = True,
 ) -> RandomEffects:
     """Fit coefficients and tau2 to the bounds and smooth their maps.
 
@@ -130,6 +134,8 @@ def estimate(
         Which implementation; any other backend uses the compiled one.
     progress : callable, optional
         Called with (voxels done, all voxels).
+    keep : bool
+        Whether the cache may hold the fit.
 
     Raises
     ------
@@ -146,7 +152,9 @@ def estimate(
     dropped = max(0, min(dropped, k - q - 1))
     require_finite(bounds.lower, "A lower bound", space)
     require_finite(bounds.upper, "An upper bound", space)
-    beta, tau2, discarded, converged = _fit(bounds, terms, x, crit, dropped, backend, progress)
+    beta, tau2, discarded, converged = _fit(
+        bounds, terms, x, crit, dropped, backend, progress, keep
+    )
     return RandomEffects(
         beta=np.stack([smooth_in_mask(b, space) for b in beta]),
         tau2=smooth_in_mask(tau2, space),

@@ -27,6 +27,28 @@ def n_imputations(bounds: Bounds, wanted: int) -> int:
     return wanted if censored else 1
 
 
+def known_effects(bounds: Bounds, space: Space) -> np.ndarray:
+    """Give the one complete data set (1, K, V) float32 of bounds that leave nothing open.
+
+    Parameters
+    ----------
+    bounds : Bounds
+        (K, V), all less than 1e-5 apart.
+    space : Space
+        To name a voxel in an error.
+
+    Raises
+    ------
+    NumericalError
+        If an effect is not a number.
+    """
+    effects = np.empty((1, *bounds.lower.shape), np.float32)
+    for k, (lower, upper) in enumerate(zip(bounds.lower, bounds.upper, strict=True)):
+        effects[0, k] = 0.5 * (lower.astype(np.float64) + upper)
+    require_finite(effects[0], "A study's effect", space)
+    return effects
+
+
 def impute(
     bounds: Bounds,
     fit: RandomEffects,

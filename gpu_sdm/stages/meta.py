@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import fields, replace
 
 import numpy as np
 
 from gpu_sdm.data import Pooled, StudyTerms
 from gpu_sdm.ops.pool import POOL
+from gpu_sdm.ops.study_permuted_z import STUDY_PERMUTED_Z
 from gpu_sdm.spaces import Space
 from gpu_sdm.stages.estimate import require_finite
 
@@ -62,3 +64,50 @@ def meta(
     for name in names:
         require_finite(getattr(pooled, name), f"The pooled {name}", space)
     return pooled
+
+
+def joint(
+    pooled: Pooled,
+    effects: np.ndarray,
+    terms: StudyTerms,
+    x: np.ndarray,
+    rows: np.ndarray,
+    method: str,
+    backend: str = "cpu",
+) -> Pooled:
+    """Replace z by that of the joint test of several rows; g and se stay those of the first.
+
+    Parameters
+    ----------
+    pooled : Pooled
+        Of the first row.
+    effects, terms, x, method, backend
+        As for `meta`.
+    rows : (R, Q) float64
+        Tested combinations of coefficients.
+    """
+    compute = STUDY_PERMUTED_Z.on("numpy" if backend == "numpy" else "cpu")
+    same = np.arange(len(x))[None]
+    parts = [
+        compute(
+            same,
+            np.ascontiguousarray(effects[:, :, start : start + BLOCK]),
+            terms,
+            design=x,
+            rows=rows,
+            tau2=method,
+        )[0]
+        for start in range(0, effects.shape[2], BLOCK)
+    ]
+    return replace(pooled, z=np.concatenate(parts).astype(np.float64))
+
+
+def coefficients(
+    effects: np.ndarray,
+    terms: StudyTerms,
+    x: np.ndarray,
+    contrasts: Sequence[np.ndarray],
+    method: str,
+) -> list[Pooled]:
+    """Pool several combinations of coefficients, each (Q,), at a few voxels; see `meta`."""
+    return [POOL.numpy(effects, terms.c, terms.v2, x, h, method=method) for h in contrasts]
