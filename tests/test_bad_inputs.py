@@ -117,7 +117,7 @@ FILES = {
     "peaks and image": ({"ana.nii.gz": b""}, r"two files, ana\.spm_mni\.txt and ana\.nii\.gz"),
     "only an image": (
         {"ana.spm_mni.txt": None, "ana.nii.gz": b""},
-        r"ana\.nii\.gz: study 'ana' has only an image, and this version .*supply its peaks",
+        r"ana\.nii\.gz: is not a NIfTI image; give a \.nii or \.nii\.gz file",
     ),
     "unknown suffix": (
         {"ana.spm_mni.txt": None, "ana.spm12_mni.txt": PEAKS},
@@ -186,7 +186,7 @@ MORE_SETTINGS = [
     ("fwhm", 4.9, "fwhm is 4.9; it must lie in [5, 60]"),
     ("noise", "scan:1", "noise scan is 1.0; it must lie in (0, 1)"),
     ("noise", "gaussian:41", "noise gaussian is 41.0; it must lie in (0, 40]"),
-    ("statistic", (), "statistic is empty; ask for voxel, tfce or both"),
+    ("statistic", (), "statistic is empty; ask for some of: voxel, tfce"),
 ]
 
 

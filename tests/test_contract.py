@@ -37,7 +37,8 @@ CLUSTERS = [
 ]
 RUN = {
     "program", "settings", "content", "versions", "backend", "project", "mask_voxels", "studies",
-    "subjects", "model", "discards", "distinct_permutations", "null", "sides",
+    "subjects", "images", "imputations", "model", "discards", "permutations", "exact",
+    "distinct_permutations", "null", "sides",
     "noise_infeasible_share", "noise_lag_correlations",
     "voxels_not_converged", "imputation_fallbacks", "timings_s", "warning_counts", "warnings",
 }  # fmt: skip
@@ -226,16 +227,21 @@ def test_exit_codes(made, tmp_path, arguments, code, said):
 
 
 def test_help_is_quick_and_names_every_option():
-    import time
+    import resource
+
+    def used():
+        # Processor time of finished children: on a busy machine wall time says nothing.
+        spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return spent.ru_utime + spent.ru_stime
 
     quickest = 9.0
     for _ in range(3):
-        begin = time.monotonic()
+        begin = used()
         done = subprocess.run(
             [sys.executable, "-m", "gpu_sdm.cli", "permute", "--help"],
             capture_output=True, text=True, check=True, env=dict(os.environ, COLUMNS="120"),
         )  # fmt: skip
-        quickest = min(quickest, time.monotonic() - begin)
+        quickest = min(quickest, used() - begin)
     for option in [
         "--permutations",
         "--imputations",
@@ -252,6 +258,7 @@ def test_help_is_quick_and_names_every_option():
         "--exchange",
         "--noise",
         "--statistic",
+        "--cluster-threshold",
         "--backend",
         "--bounds",
         "--compat",

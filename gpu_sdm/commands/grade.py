@@ -1,0 +1,57 @@
+"""`gpu-sdm grade`: how strong the evidence is at each peak."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from gpu_sdm.commands import _on_result as shared
+
+
+def grade(
+    result: shared.Result,
+    threshold: shared.Thresholds = None,
+    at: shared.Points = None,
+    out: Annotated[Path | None, shared.out_option("grade")] = None,
+    backend: shared.Backend = "auto",
+    threads: shared.Threads = None,
+    as_json: shared.AsJson = False,
+) -> None:
+    """Grade the evidence at peaks: convincing, highly suggestive, suggestive, weak, none."""
+    from gpu_sdm import terminal
+    from gpu_sdm.errors import SettingError
+    from gpu_sdm.findings import grade as findings
+    from gpu_sdm.findings.refit import site_effects
+    from gpu_sdm.io.tables import write_tsv
+
+    with terminal.StageProgress() as progress:
+        finished, analysis = shared.opened(result, backend, threads, progress)
+        found = shared.chosen_sites(finished, threshold, at, None)
+        sites = [s for s in found if len(s.voxels) == 1]
+        if not sites:
+            raise SettingError(f"{result} has no peak there; name a point with --at.")
+        rows = findings.grade(site_effects(analysis, sites, progress))
+    flat = [{**row, "lacking": "; ".join(row["lacking"])} for row in rows]
+    folder = shared.new_folder(out or result / "grade")
+    write_tsv(folder / "grade.tsv", list(flat[0]), flat)
+    columns = {
+        "threshold<": shared.text("threshold"),
+        "site<": shared.name,
+        "MNI x y z": shared.place,
+        "class<": lambda row: f"{row['class']} {row['evidence']}",
+        "cases": shared.text("cases"),
+        "p": lambda row: f"{row['p_two_sided']:.2g}",
+        "I2 %": shared.number("i2", 1),
+        "95 % prediction": lambda row: (
+            f"{row['prediction_low']:.2f} to {row['prediction_high']:.2f}"
+        ),
+        "Egger p": shared.number("egger_p", 3),
+        "excess p": shared.number("excess_p", 3),
+        "for the next class<": shared.text("lacking"),
+    }
+    notes = [
+        "p: two-sided, of the pooled effect, uncorrected. Criteria of umbrella reviews (Fusar-Poli "
+        "& Radua 2018); tests of bias at .10, none below 10 studies."
+    ]
+    shared.show_table("evidence", columns, flat, notes)
+    shared.finish(folder, as_json, {"sites": rows})

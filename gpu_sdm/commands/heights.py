@@ -1,0 +1,59 @@
+"""`gpu-sdm heights`: meta-analysis of peak heights, as in SDM-PSI's preprocessing report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gpu_sdm.commands import _on_result as shared
+
+
+def heights(
+    project: Annotated[
+        Path,
+        typer.Argument(
+            help="SDM project folder, CSV/TSV/XLSX, Sleuth, NiMARE or NIMADS file.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            rich_help_panel=shared.OUTPUT,
+            show_default="none",
+            help="Folder for heights.tsv.",
+        ),
+    ] = None,
+    as_json: shared.AsJson = False,
+) -> None:
+    """Meta-analyse how high the reported peaks are, by kind of threshold and sign."""
+    from gpu_sdm.errors import InputError
+    from gpu_sdm.findings.peak_heights import peak_heights
+    from gpu_sdm.io import read
+    from gpu_sdm.io.tables import write_tsv
+
+    groups = peak_heights(read(project))
+    if not groups:
+        raise InputError("no study reports the height of a peak.", project)
+    rows = [row for group in groups for row in group.rows()]
+    columns = {
+        "study<": shared.text("study"),
+        "g": shared.number("g", 3),
+        "SE": shared.number("se", 3),
+        "z": shared.number("z", 3),
+        "p": shared.number("p", 6),
+        "95 % interval": lambda row: f"{row['ci_low']:.3f} to {row['ci_high']:.3f}",
+    }
+    for group in groups:
+        df = len(group.studies) - 1
+        note = f"tau2 = {group.tau2:.4f}  Q = {group.q:.3f}  df = {df}  p = {group.p_q:.3g}"
+        title = f"height of {group.side} peaks, {group.threshold} threshold"
+        shared.show_table(title, columns, group.rows(), [note])
+    if out is not None:
+        write_tsv(shared.new_folder(out) / "heights.tsv", list(rows[0]), rows)
+    if out is not None or as_json:
+        shared.finish(out or project, as_json, {"heights": rows})

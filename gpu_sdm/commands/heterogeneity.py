@@ -1,0 +1,67 @@
+"""`gpu-sdm heterogeneity`: how much the studies differ at clusters, peaks and points."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gpu_sdm.commands import _on_result as shared
+
+
+def heterogeneity(
+    result: shared.Result,
+    threshold: shared.Thresholds = None,
+    at: shared.Points = None,
+    mask: shared.Masks = None,
+    level: Annotated[
+        float, typer.Option(min=0.5, max=0.999, help="Coverage of the prediction interval.")
+    ] = 0.95,
+    out: Annotated[Path | None, shared.out_option("heterogeneity")] = None,
+    backend: shared.Backend = "auto",
+    threads: shared.Threads = None,
+    as_json: shared.AsJson = False,
+) -> None:
+    """Q, I2, H2, tau2 and the prediction interval at clusters, peaks and points."""
+    from gpu_sdm import terminal
+    from gpu_sdm.findings.heterogeneity import I2_CAP
+    from gpu_sdm.findings.heterogeneity import heterogeneity as describe
+    from gpu_sdm.findings.refit import site_effects
+    from gpu_sdm.io.tables import write_tsv
+
+    with terminal.StageProgress() as progress:
+        finished, analysis = shared.opened(result, backend, threads, progress)
+        sites = shared.chosen_sites(finished, threshold, at, mask)
+        rows = describe(site_effects(analysis, sites, progress), finished.map("i2"), level)
+    folder = shared.new_folder(out or result / "heterogeneity")
+    write_tsv(folder / "heterogeneity.tsv", list(rows[0]), rows)
+    notes = [
+        "cluster: each study's mean effect over its voxels, whose I2 errs low; beside it the mean "
+        "and the largest I2 of its voxels. A prediction interval holds the true effect of a new "
+        "study."
+    ]
+    if capped := sum(row["i2_capped"] for row in rows):
+        notes.append(f"I2 was above {I2_CAP} % at {capped} and is given as {I2_CAP}.")
+    columns = {
+        "threshold<": shared.text("threshold"),
+        "site<": shared.name,
+        "MNI x y z": shared.place,
+        "g": shared.number("g"),
+        "Q": shared.number("q"),
+        "df": shared.text("df"),
+        "p": shared.number("p_q", 4),
+        "I2 %": shared.number("i2", 1),
+        "voxels (max)": lambda row: (
+            f"{row['i2_voxels_mean']:.1f} ({row['i2_voxels_max']:.1f})" if row["voxels"] > 1 else ""
+        ),
+        "tau2": shared.number("tau2", 3),
+        f"{100 * level:g} % prediction": lambda row: (
+            "-"
+            if row["prediction_low"] != row["prediction_low"]
+            else f"{row['prediction_low']:.2f} to {row['prediction_high']:.2f}"
+        ),
+        "label<": shared.text("label"),
+    }
+    shared.show_table("heterogeneity", columns, rows, notes)
+    shared.finish(folder, as_json, {"sites": rows})

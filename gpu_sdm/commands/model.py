@@ -1,0 +1,293 @@
+"""`gpu-sdm model`: linear models of the effects, subgroups and bubble plots."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from gpu_sdm.commands import _on_result as shared
+
+if TYPE_CHECKING:
+    from gpu_sdm.analysis import Analysis
+    from gpu_sdm.result import Result
+
+MODEL, NULL = "Model", "Permutation"
+AS_SOURCE = "as that of OUT, else as for permute"
+MOST_PLOTS = 20
+
+
+class Statistic(StrEnum):
+    """An enum, as typer takes no list of literals."""
+
+    voxel = "voxel"
+    tfce = "tfce"
+    cluster_extent = "cluster-extent"
+    cluster_mass = "cluster-mass"
+
+
+def _setting(panel: str, text: str, **more: Any) -> Any:
+    return typer.Option(rich_help_panel=panel, show_default=AS_SOURCE, help=text, **more)
+
+
+def model(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PROJECT|OUT",
+            show_default=False,
+            help="SDM project folder, or a finished result whose project and settings are used.",
+        ),
+    ],
+    formula: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=MODEL,
+            show_default=False,
+            help="Such as '1 + age + C(medication)': columns of the table, + - * :, C(), center(), "
+            "scale(), poly(column, degree).",
+        ),
+    ] = None,
+    contrast: Annotated[
+        list[str] | None,
+        typer.Option(
+            rich_help_panel=MODEL,
+            show_default="the mean",
+            help="A coefficient, 'a - b', or weights '0,1,-1'; repeat to test several jointly.",
+        ),
+    ] = None,
+    subgroup: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=MODEL,
+            metavar="COLUMN",
+            show_default="none",
+            help="Instead of a formula: the mean of each group and the difference of each pair.",
+        ),
+    ] = None,
+    where: Annotated[
+        str | None,
+        _setting(MODEL, "Only studies for which this holds, such as \"disorder == 'MDD'\"."),
+    ] = None,
+    plot: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="X,Y,Z",
+            rich_help_panel=shared.OUTPUT,
+            show_default="peaks of corrected clusters",
+            help="Bubble plot at this voxel (MNI mm), into OUT/plots; repeat for several.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            rich_help_panel=shared.OUTPUT,
+            show_default=False,
+            help="Result folder; not needed with --plot alone.",
+        ),
+    ] = None,
+    permutations: Annotated[
+        int | None, _setting(NULL, "Permutations, the identity included.", min=1)
+    ] = None,
+    seed: Annotated[int | None, _setting(NULL, "Seed of every random draw.", min=0)] = None,
+    statistic: Annotated[
+        list[Statistic] | None, _setting(NULL, "Statistic to correct; repeat for several.")
+    ] = None,
+    cluster_threshold: Annotated[
+        float | None, _setting(NULL, "Forming threshold of the cluster statistics.", min=0.5)
+    ] = None,
+    exchange: Annotated[
+        Literal["subjects", "studies"] | None,
+        _setting(NULL, "For the test of a mean; slopes and differences permute whole studies."),
+    ] = None,
+    noise: Annotated[str | None, _setting(NULL, "Law of the simulated subject images.")] = None,
+    imputations: Annotated[int | None, _setting(MODEL, "Imputed data sets.", min=2)] = None,
+    fwhm: Annotated[float | None, _setting(MODEL, "Width of the kernel, mm.")] = None,
+    anisotropy: Annotated[float | None, _setting(MODEL, "Anisotropy of the kernel.")] = None,
+    voxel_size: Annotated[int | None, _setting(MODEL, "Analysis grid, mm.", min=2, max=4)] = None,
+    mask: Annotated[Path | None, _setting(MODEL, "NIfTI mask.")] = None,
+    template: Annotated[Path | None, _setting(MODEL, "Correlation template.")] = None,
+    bounds: Annotated[Path | None, _setting(MODEL, "Start from SDM-PSI's own bounds.")] = None,
+    tau2: Annotated[
+        Literal["dl", "reml"] | None, _setting(MODEL, "Between-study variance estimator.")
+    ] = None,
+    imputation: Annotated[
+        Literal["sdm", "truncated-normal"] | None, _setting(MODEL, "Law of the imputed effects.")
+    ] = None,
+    impute_under: Annotated[
+        Literal["model", "null"] | None,
+        _setting(
+            MODEL,
+            "null (default): impute without the tested slope or difference; model: as SDM-PSI.",
+        ),
+    ] = None,
+    discards: Annotated[
+        int | None, _setting(MODEL, "Studies dropped by the leave-one-out rule.", min=0)
+    ] = None,
+    sample_correlation: Annotated[
+        float | None, _setting(MODEL, "Correlation of contrasts of one sample.", min=0, max=1)
+    ] = None,
+    compat: Annotated[
+        Literal["sdm-6.21"] | None, _setting(MODEL, "Reproduce that program's deviations.")
+    ] = None,
+    backend: shared.Backend = "auto",
+    threads: shared.Threads = None,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", rich_help_panel=shared.OUTPUT, help="Replace a finished result at --out."
+        ),
+    ] = False,
+) -> None:
+    """Test a slope, a difference between groups, or a mean beside covariates."""
+    from dataclasses import replace
+
+    from gpu_sdm import terminal
+    from gpu_sdm.backend import get_backend
+    from gpu_sdm.errors import SettingError
+    from gpu_sdm.findings.models import open_source, subgroups
+
+    given: dict[str, Any] = {
+        "where": where, "permutations": permutations, "seed": seed, "exchange": exchange,
+        "cluster_threshold": cluster_threshold, "noise": noise, "imputations": imputations,
+        "fwhm": fwhm, "anisotropy": anisotropy, "voxel_size": voxel_size, "mask": mask,
+        "template": template, "bounds": bounds, "tau2": tau2, "imputation": imputation,
+        "discards": discards, "impute_under": impute_under, "compat": compat,
+        "sample_correlation": sample_correlation,
+        "statistic": tuple(s.value for s in statistic) if statistic else None,
+    }  # fmt: skip
+    if formula is None and subgroup is None and plot and out is None:
+        _plot(source, plot, backend, threads)
+        return
+    if (formula is None) == (subgroup is None) or out is None:
+        raise SettingError(
+            "give --formula or --subgroup, and --out DIR; or a finished model and --plot X,Y,Z."
+        )
+    if subgroup is not None and (contrast or plot):
+        raise SettingError("--subgroup chooses its own contrasts; leave --contrast and --plot out.")
+    start = open_source(source)
+    changed = {name: value for name, value in given.items() if value is not None}
+    settings = replace(start.settings, **changed)
+    dataset = start.dataset(settings.sdm_compat)
+    chosen = get_backend(backend, threads, announce=terminal.say)
+    if subgroup is None:
+        settings = replace(settings, formula=formula, contrast=tuple(contrast or ()))
+        _run(dataset, settings, chosen, out, force, plot)
+        print(out)  # noqa: T201 -- the contract: last line of stdout is the path of the result
+        return
+    models, count = subgroups(dataset, subgroup, settings.where)
+    terminal.say("groups: " + ", ".join(f"{g} ({n} studies)" for g, n in sorted(count.items())))
+    rows = []
+    for one in models:
+        own = replace(settings, formula=one.formula, contrast=(one.contrast,))
+        result = _run(dataset, own, chosen, out / one.folder, force, None)
+        rows.append({"folder": one.folder, "contrast": one.contrast, **_row(result)})
+    _show(rows, out)
+    print(out)  # noqa: T201
+
+
+def _run(
+    dataset: Any, settings: Any, backend: Any, out: Path, force: bool, plot: list[str] | None
+) -> Result:
+    """Run one model and draw its bubble plots."""
+    from gpu_sdm import terminal
+    from gpu_sdm.analysis import prepare
+    from gpu_sdm.forecast import check_memory
+    from gpu_sdm.pipeline import execute
+
+    analysis = prepare(dataset, settings, backend)
+    if plot:
+        from gpu_sdm.findings.bubble import require_moderator
+
+        require_moderator(analysis.design)
+    terminal.show_summary(analysis)
+    check_memory(analysis)
+    with terminal.StageProgress() as progress, terminal.StopAfterStep(progress) as step:
+        try:
+            result = execute(analysis, out=out, force=force, progress=step, say=terminal.say)
+        except KeyboardInterrupt:
+            progress.stop()
+            terminal.say_interrupted(out)
+            raise
+    terminal.show_result(result)
+    if analysis.design.moderator and len(analysis.design.contrast) == 1:
+        _bubbles(analysis, out, plot)
+    return result
+
+
+def _bubbles(analysis: Analysis, out: Path, plot: list[str] | None) -> None:
+    """Draw at the chosen voxels, or at the peaks of the clusters that survive a correction."""
+    from gpu_sdm import terminal
+    from gpu_sdm.errors import SettingError
+    from gpu_sdm.findings import bubble, sites
+    from gpu_sdm.findings.refit import site_effects
+    from gpu_sdm.finished import open_result
+
+    finished = open_result(out)
+    if plot:
+        where = sites.point_sites(finished.space, [shared.point(p) for p in plot])
+    else:
+        names = [n for n in sites.available_thresholds(finished) if n.startswith("fwe")]
+        peaks = [s for s in sites.cluster_sites(finished, names) if s.kind == "peak"]
+        where = list({s.xyz_mm: s for s in peaks}.values())
+        if len(where) > MOST_PLOTS:
+            terminal.say(
+                f"bubble plots of {MOST_PLOTS} of {len(where)} peaks; --plot draws others."
+            )
+            where = where[:MOST_PLOTS]
+    if not where:
+        return
+    effects = site_effects(analysis, where)
+    try:
+        pictures = bubble.write(effects, shared.new_folder(out / "plots"))
+    except SettingError as error:
+        if plot:
+            raise
+        terminal.say(str(error))
+        return
+    terminal.say(f"{len(pictures)} bubble plots in {out / 'plots'}")
+
+
+def _plot(source: Path, plot: list[str], backend: str, threads: int | None) -> None:
+    """Draw at chosen voxels of a finished model."""
+    from gpu_sdm import terminal
+    from gpu_sdm.findings.bubble import require_moderator
+
+    with terminal.StageProgress() as progress:
+        _, analysis = shared.opened(source, backend, threads, progress)
+    require_moderator(analysis.design)
+    _bubbles(analysis, source, plot)
+    print(source / "plots")  # noqa: T201
+
+
+def _row(result: Result) -> dict[str, Any]:
+    """One line of a subgroup analysis."""
+    maps = result.maps
+    smallest = {n: float(m.min()) for n, m in maps.items() if n.startswith("p_fwe_")}
+    return {
+        "studies": result.provenance["studies"],
+        "max_z": float(maps["z"].max()),
+        "min_z": float(maps["z"].min()),
+        **smallest,
+    }
+
+
+def _show(rows: list[dict[str, Any]], out: Path) -> None:
+    from gpu_sdm.io.tables import write_tsv
+
+    write_tsv(out / "subgroups.tsv", list(rows[0]), rows)
+    p = next(c for c in rows[0] if c.startswith("p_fwe"))
+    columns = {
+        "contrast<": shared.text("contrast"),
+        "studies": shared.text("studies"),
+        "max z": shared.number("max_z"),
+        "min z": shared.number("min_z"),
+        f"{p}": shared.number(p, 4),
+        f"{p}_neg": shared.number(f"{p}_neg", 4),
+        "folder<": shared.text("folder"),
+    }
+    shared.show_table("subgroups", columns, rows)

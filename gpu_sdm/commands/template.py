@@ -1,0 +1,178 @@
+"""`gpu-sdm template`: build a correlation template from one's own subjects, and show one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(help="Correlation templates: build one from subjects' maps, show one.")
+
+PEAK = "-46,16,-10"
+
+
+@app.command()
+def build(
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            help="Maps of subjects in MNI space: NIfTI files (3-D, or 4-D with subjects last), "
+            "folders of them, or patterns in quotes.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="Template to write, .nii.gz.", show_default=False),
+    ],
+    mask: Annotated[
+        Path | None,
+        typer.Option(help="NIfTI mask of the voxels that paths may visit; default: all with data."),
+    ] = None,
+    voxel_size: Annotated[int, typer.Option(min=2, max=4, help="Analysis grid, mm.")] = 2,
+    min_subjects: Annotated[
+        int | None,
+        typer.Option(
+            min=10,
+            show_default="all",
+            help="Subjects with data (no NaN, no background) at both voxels that a pair must have.",
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is at --out.")] = False,
+) -> None:
+    """Correlate adjacent voxels over subjects; write what `permute --template` reads."""
+    from gpu_sdm import template_build, terminal
+
+    template_build.check_out(out, force)
+    with terminal.StageProgress() as progress, terminal.StopAfterStep(progress) as step:
+        try:
+            built = template_build.build_template(
+                images,
+                voxel_size,
+                mask=mask,
+                min_subjects=min_subjects,
+                without=out,
+                progress=step,
+                say=lambda sentence: terminal.say(f"warning: {sentence}"),
+            )
+        except KeyboardInterrupt:
+            progress.stop()
+            terminal.say("interrupted; nothing was written.")
+            raise
+        progress.stop()
+        _show(f"template of {built.report['subjects']} subjects", _facts(built.report))
+        _show_directions(built.report["directions"])
+        template_build.write_template(built, out)
+    print(out)  # noqa: T201 -- the contract: last line of stdout is the path of the result
+
+
+@app.command()
+def show(
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="Template file; default: the built-in one.", show_default=False),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Picture to write, .png.")] = None,
+    peak: Annotated[
+        str, typer.Option(metavar="X,Y,Z", help="Where the picture's kernel stands, mm MNI.")
+    ] = PEAK,
+    mask: Annotated[
+        Path | None,
+        typer.Option(help="NIfTI mask: count only links within it; default: all links."),
+    ] = None,
+    voxel_size: Annotated[
+        int, typer.Option(min=2, max=4, help="Grid of the built-in template, mm.")
+    ] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print how strongly the neighbours of a template correlate; draw it with --out."""
+    from gpu_sdm.io.volumes import load_template, read_mask, voxel_size_of
+    from gpu_sdm.stages.template import direction_rows, shape_of_domain
+    from gpu_sdm.templates import default_mask
+
+    size = voxel_size if file is None else voxel_size_of(file)
+    place = _numbers(peak)
+    template = load_template(file, size)
+    inside = None if mask is None else read_mask(mask, size)
+    name = "built-in grey-matter template" if file is None else str(file)
+    rows = direction_rows(template, inside)
+    facts = shape_of_domain(template, default_mask(size) if inside is None else inside)
+    if out is not None:
+        from gpu_sdm.template_picture import draw
+
+        shown = name if file is None else file.name
+        draw(template, place, out, f"{shown}, {size} mm")
+    if as_json:
+        whole = {"template": name, "voxel_size": size, "domain": facts, "directions": rows}
+        print(json.dumps(whole, indent=1))  # noqa: T201 -- asked for
+    else:
+        _show(f"{name}, {size} mm", _domain(facts, inside is not None))
+        _show_directions(rows)
+    if out is not None:
+        print(out)  # noqa: T201 -- the contract
+
+
+def _numbers(peak: str) -> tuple[float, float, float]:
+    from gpu_sdm.errors import SettingError
+
+    try:
+        x, y, z = (float(part) for part in peak.replace(",", " ").split())
+    except ValueError as error:
+        raise SettingError(f"--peak is {peak!r}; give three millimetres as {PEAK}.") from error
+    return x, y, z
+
+
+def _domain(facts: dict[str, Any], own_mask: bool) -> dict[str, str]:
+    mask = "the mask" if own_mask else "the built-in grey-matter mask"
+    return {
+        "domain": f"{facts['domain_voxels']:,} voxels, {facts['share_of_grid']:.1%} of the grid, "
+        f"{facts['share_of_mask']:.1%} of {mask}",
+        "links": f"{facts['share_of_links']:.1%} of those that its voxels could have",
+        "pieces": f"{facts['pieces']:,}; the largest holds {facts['largest_piece']:.1%}",
+    }
+
+
+def _facts(report: dict[str, Any]) -> dict[str, str]:
+    voxels = report["voxels"]
+    names = ("missing_data", "no_variance")
+    left_out = (f"{voxels[f'left_out_for_{n}']:,} ({n.replace('_', ' ')})" for n in names)
+    alone = voxels["left_out_without_neighbour"]
+    return {
+        **_domain(report["domain"], report["mask"] is not None),
+        "left out": f"{', '.join(left_out)}, {alone:,} (no neighbour, or on the border)",
+        "r <= 0": f"{report['pairs_with_r_not_positive']:,} pairs: not neighbours",
+    }
+
+
+def _show(title: str, pairs: dict[str, str]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.panel import Panel
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    for name, value in pairs.items():
+        table.add_row(escape(name), escape(value))
+    Console(stderr=True).print(Panel(table, title=escape(title), expand=False))
+
+
+def _show_directions(rows: Sequence[dict[str, Any]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    columns = ("", "links", "mean r", "5 %", "95 %", "mm", "virtual mm", "ratio")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
+    forms = {
+        "r": ".4f", "r_5": ".4f", "r_95": ".4f", "step_mm": ".2f", "virtual_mm": ".2f",
+        "virtual_per_mm": ".2f",
+    }  # fmt: skip
+    for row in rows:
+        figures = ("n/a" if row[n] is None else f"{row[n]:{form}}" for n, form in forms.items())
+        table.add_row(row["direction"], f"{row['links']:,}", *figures)
+    Console(stderr=True).print(table)
