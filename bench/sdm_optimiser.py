@@ -49,6 +49,10 @@ def _brent(low, high, v_low, v_high, keep, skip):
     a, b = _ends(low, high, keep, skip)
     x = w = v = a + GOLDEN * (b - a)
     fx = fw = fv = _loss(x, low, high, v_low, v_high, keep, skip)
+    if np.isnan(fx):
+        return x  # no later point compares as better
+    if math.isnan(fx):
+        return x  # no later value compares as better: the search ends where it began
     step = before = 0.0
     for _ in range(200):
         middle = 0.5 * (a + b)
@@ -85,9 +89,40 @@ def _brent(low, high, v_low, v_high, keep, skip):
     return x
 
 
+@nb.njit(cache=True)
+def _after_discards(low, high, v_low, v_high, discards):
+    """Mean at the end of the leave-one-out rule, every search being this one."""
+    keep = np.ones(low.size, np.bool_)
+    if discards == 0:
+        return _brent(low, high, v_low, v_high, keep, -1)
+    mean = np.inf
+    for _ in range(discards):
+        best, mean = -1, np.inf
+        for k in range(low.size):
+            if keep[k]:
+                mu = _brent(low, high, v_low, v_high, keep, k)
+                if best < 0 or abs(mu) < abs(mean):
+                    best, mean = k, mu
+        keep[best] = False
+    return mean
+
+
+@nb.njit(cache=True, parallel=True)
+def emulated_means(lower, upper, c, v2, discards):
+    """Mean (V,) that SDM-PSI's search ends at, after every discard, at every voxel."""
+    out = np.empty(lower.shape[1])
+    for voxel in nb.prange(lower.shape[1]):
+        low, high = lower[:, voxel].astype(np.float64), upper[:, voxel].astype(np.float64)
+        out[voxel] = _after_discards(low, high, c + v2 * low * low, c + v2 * high * high, discards)
+    return out
+
+
 @nb.njit(cache=True, parallel=True)
 def stuck_means(lower, upper, c, v2, discards):
-    """Mean (V,) that SDM-PSI's search ends at; NaN where its first point is sound: it works."""
+    """Mean (V,) as `emulated_means`, but NaN where the first point with all studies is sound.
+
+    Cheaper, and misses the voxels where only a search without one of the studies fails.
+    """
     n, n_voxels = lower.shape
     out = np.full(n_voxels, np.nan)
     for voxel in nb.prange(n_voxels):
@@ -95,15 +130,6 @@ def stuck_means(lower, upper, c, v2, discards):
         v_low, v_high = c + v2 * low * low, c + v2 * high * high
         keep = np.ones(n, np.bool_)
         a, b = _ends(low, high, keep, -1)
-        if np.isfinite(_loss(a + GOLDEN * (b - a), low, high, v_low, v_high, keep, -1)):
-            continue
-        for _ in range(discards):
-            best, mean = -1, np.inf
-            for k in range(n):
-                if keep[k]:
-                    mu = _brent(low, high, v_low, v_high, keep, k)
-                    if best < 0 or abs(mu) < abs(mean):
-                        best, mean = k, mu
-            keep[best] = False
-            out[voxel] = mean
+        if not np.isfinite(_loss(a + GOLDEN * (b - a), low, high, v_low, v_high, keep, -1)):
+            out[voxel] = _after_discards(low, high, v_low, v_high, discards)
     return out

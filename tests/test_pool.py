@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import importlib.util
-import json
-import re
 from dataclasses import fields
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference_data import N1, hedges, reference
+from reference_data import N1, hedges, li_extract, metafor_cases, metansue_complete
 from scipy import optimize, stats
 
 from gpu_sdm.config import CONSTRAINTS
@@ -58,33 +52,7 @@ def test_path_for_the_mean_equals_the_general_one(rng, method):
 @pytest.fixture(scope="module")
 def li(li2024):
     """Effects (50, 135) of SDM-PSI's imputations, printed variances, and the file's results."""
-    effects: dict[str, list[float]] = {}
-    variances: dict[str, list[float]] = {}
-    result: dict[str, tuple[str, ...]] = {}
-    with gzip.open(li2024 / "extracts/extract_22_-63_42.txt.gz", "rt") as file:
-        for line in file:
-            cells = line.rstrip("\n").split("\t")
-            found = re.match(r"(.+)_I\d{5}$", cells[0])
-            if found:
-                effects.setdefault(found[1], []).append(float(cells[1]))
-                variances.setdefault(found[1], []).append(float(cells[2]))
-            else:
-                result[re.sub("<.*?>|&.*?;", "", cells[0])] = tuple(cells[1:])
-    y, v = np.array(list(effects.values())).T, np.array(list(variances.values())).T
-    # the table lacks seven of the studies: n is what gives the printed variances
-    candidates = np.arange(4, 400.0)
-    _, c, v2, _ = hedges(candidates)
-    error = np.abs(c[:, None, None] + v2[:, None, None] * y**2 - v).max(1)
-    n = candidates[error.argmin(0)]
-    text = next((li2024 / "project").glob("sdm_table*")).read_text()
-    table = [r.split("\t") for r in text.splitlines()][1:]
-    listed = {r[0]: float(r[1]) for r in table}
-    assert len(effects) == 135
-    assert sum(s in listed for s in effects) == 128
-    assert all(listed.get(s, k) == k for s, k in zip(effects, n, strict=True))
-    adult = [s.split("_")[1] == "adults" for s in effects]
-    x = np.where(adult, 1.0, -1.0)
-    return y, v, n, np.column_stack([np.ones(135), x - x.mean()]), result
+    return li_extract(li2024)
 
 
 @pytest.mark.parametrize("backend", ["numpy", "cpu"])
@@ -114,34 +82,17 @@ def test_sdm_i2_within_the_rounding_of_the_printed_values(li):
 
 @pytest.mark.parametrize("backend", ["numpy", "cpu"])
 def test_metansue_complete_data(metansue_reference, backend):
-    text = metansue_reference.read_text().split("===== smc_complete")[1]
-    want = dict(re.findall(r"(\w+) (-?\d\S*)", text.split("seed1:")[1].split("\n")[0]))
     _, c, v2, _ = hedges(N1)
-    y = np.array(reference(metansue_reference, "smc_complete")["y"])
+    y, want = metansue_complete(metansue_reference)
     got = POOL.on(backend)(y[None, :, None], c, v2, np.ones((10, 1)), np.ones(1), "reml")
     for mine, theirs, scale in (("g", "coef", 1), ("se", "se", 1), ("tau2", "tau2", 1),
                                 ("i2", "i2", 0.01), ("h2", "h2", 1), ("q", "Q", 1),
                                 ("z", "z", 1)):  # fmt: skip
         # metansue stops its scoring at a change of 1e-6
-        assert scale * getattr(got, mine)[0] == pytest.approx(float(want[theirs]), rel=1e-5), mine
+        assert scale * getattr(got, mine)[0] == pytest.approx(want[theirs], rel=1e-5), mine
     m = POOL.on(backend)(np.tile(y[None, :, None], (20, 1, 1)), c, v2, np.ones((10, 1)),
                          np.ones(1), "reml")  # fmt: skip
     assert_same(m, got, 1e-12)  # twenty equal imputations are one
-
-
-def metafor_cases():
-    spec = importlib.util.find_spec("pymare")  # not imported: only its files are wanted
-    folder = Path(spec.submodule_search_locations[0]) / "tests/data"
-    rows = list(csv.DictReader((folder / "metafor_small_sample.csv").read_text().splitlines()))
-    columns = {"intercept": [], "one": ["mod1"], "two": ["mod1", "mod2"]}
-    for case in json.loads((folder / "metafor_reference.json").read_text())["cases"]:
-        if case["method"] in ("DL", "REML"):
-            part = [r for r in rows if r["case"] == case["design"]]
-            y, v, *mods = (
-                np.array([float(r[name]) for r in part])
-                for name in ("y", "v", *columns[case["model"]])
-            )
-            yield case, y, v, np.column_stack([np.ones(len(y)), *mods])
 
 
 def test_metafor():

@@ -1,0 +1,85 @@
+"""Stage 2: the mean model's maps, from SDM-PSI's own bounds and from the peaks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from fidelity_data import MAPS, enge, sdm_bounds, sdm_maps, sdm_p
+from fidelity_failures import regions_apart, write_failures
+from fidelity_ledger import Bar, Ledger
+from fidelity_scores import Agreement, agreement, score_maps
+
+from gpu_sdm.analysis import Analysis, limited_threads, silent
+from gpu_sdm.data import Pooled
+from gpu_sdm.problem import build_problem
+from gpu_sdm.spaces import Space
+
+EVERYWHERE = "whole mask"
+CLUSTERS = "significant clusters"
+# By start: the bars of r apart from the failing voxels, and of g with them.
+APART_BARS = {
+    "bounds": {"g": 0.99, "z": 0.98, "tau2": 0.99, "i2": 0.99, "q": 0.97},
+    "peaks": {},
+}  # fmt: skip
+WHOLE_BARS = {"bounds": {"g": 0.98}, "peaks": {"g": 0.95}}
+SLOPE = {"bounds": {"g": Bar(0.97, 1.03)}, "peaks": {}}
+
+
+def maps_of(pooled: Pooled) -> dict[str, np.ndarray]:
+    """Our maps by the names of `MAPS`; `var` is se^2."""
+    return {name: pooled.se**2 if name == "var" else getattr(pooled, name) for name in MAPS}
+
+
+def mean_model(analysis: Analysis) -> Pooled:
+    """Estimate, impute and pool; no subjects are simulated where whole studies are exchanged."""
+    with limited_threads(analysis.backend):
+        return build_problem(analysis, silent, {})[1]
+
+
+def sdm_regions(analysis: Analysis, space: Space) -> dict[str, np.ndarray]:
+    """Regions to score in: the whole mask, SDM-PSI's voxels of FWE p <= .05, apart from failures.
+
+    The failing voxels are told from SDM-PSI's own bounds, whatever the analysis starts from.
+    """
+    significant = np.minimum(sdm_p("voxel", "", space), sdm_p("voxel", "_neg", space)) <= 0.05
+    bounds = sdm_bounds(analysis.design.dataset.names, space)
+    return {
+        EVERYWHERE: np.ones(space.n_voxels, bool),
+        CLUSTERS: significant,
+        **regions_apart(bounds, analysis.terms, analysis.discards, space),
+    }
+
+
+def record(
+    ledger: Ledger, part: str, scores: Mapping[tuple[str, str], Agreement], start: str
+) -> None:
+    """Enter the scores of the maps beside the bars of this start."""
+    for (name, region), score in scores.items():
+        apart = region in ("apart 0.02", "apart 0.02 and neighbours")
+        wanted = (WHOLE_BARS if region == EVERYWHERE else APART_BARS if apart else {}).get(
+            start, {}
+        )
+        slope_bar = SLOPE[start].get(name) if apart else None
+        ledger.add(part, f"{name}, r", score.r, region,
+                   bar=Bar(wanted[name]) if name in wanted else None)  # fmt: skip
+        ledger.add(part, f"{name}, slope", score.slope, region, bar=slope_bar)
+        ledger.add(part, f"{name}, bias", score.bias, region)
+        ledger.add(part, f"{name}, rmse", score.rmse, region)
+
+
+def run_start(ledger: Ledger, start: str, imputations: int) -> None:
+    """Score the maps of one start."""
+    part = f"from-{start}"
+    analysis = enge(start, permutations=1, exchange="studies", imputations=imputations)
+    space = analysis.space
+    regions, theirs = sdm_regions(analysis, space), sdm_maps(space)
+    write_failures(regions, space)
+    for region, keep in regions.items():
+        ledger.add(part, "share of the mask", float(keep.mean()), region)
+    record(ledger, part, score_maps(maps_of(mean_model(analysis)), theirs, regions), start)
+    fewer = enge(start, permutations=1, exchange="studies", imputations=imputations, discards=2)
+    two = mean_model(fewer).g
+    for region in (EVERYWHERE, "apart 0.02"):
+        r = agreement(two, theirs["g"], regions[region]).r
+        ledger.add(part, "g, r with two discards", r, region)
