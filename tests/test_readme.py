@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from projects import write_project
 
 HOME = Path(__file__).parents[1]
 README = (HOME / "README.md").read_text(encoding="utf-8")
@@ -56,3 +58,22 @@ def test_commands_exist():
 def test_links_lead_somewhere():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (HOME / target).exists(), target
+
+
+def test_the_commands_after_the_main_analysis_run(tmp_path):
+    project = write_project(tmp_path / "PROJECT", studies=6)
+    run = [sys.executable, "-m", "gpu_sdm.cli"]
+    small = ["--voxel-size", "4", "--imputations", "3", "--permutations", "20"]
+    begin = [*run, "permute", str(project), "--out", "OUT", *small]
+    subprocess.run(begin, cwd=tmp_path, capture_output=True, check=True)
+    block = re.search(r"## After the main analysis.*?```bash\n(.*?)```", README, re.S)[1]
+    lines = [line.split("  #")[0].strip() for line in block.splitlines()]
+    assert len(lines) == 12
+    for line in lines:
+        words = shlex.split(line.replace("OUT1", "OUT").replace("OUT2", "AGE"))
+        assert words[0] == "gpu-sdm"
+        done = subprocess.run(
+            [*run, *words[1:]], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{line}: {done.stderr[-2000:]}"
+        assert done.stdout.strip(), line
