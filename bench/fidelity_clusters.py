@@ -6,8 +6,9 @@ import numpy as np
 from fidelity_data import SIDES, sdm_maps, sdm_maxima, sdm_p
 from fidelity_ledger import Bar, Ledger
 from fidelity_null import FULL, STATISTICS, replay
-from fidelity_scores import Peak, cluster_peaks, dice, local_maxima, nearest
+from fidelity_scores import Peak, cluster_peaks, dice, nearest
 
+from gpu_sdm.findings.peaks import local_maxima
 from gpu_sdm.inference import corrected_maps, critical_value
 from gpu_sdm.ops.tfce import TFCE
 from gpu_sdm.permute.engine import TIE_TOLERANCE, Problem
@@ -142,7 +143,7 @@ def run_start(ledger: Ledger, start: str, permutations: int, imputations: int) -
     clusters = (
         cluster_peaks(z, passing(p["voxel", ""], PEAK_ALPHA), space, PEAK_VOXELS) if enough else []
     )
-    tops = local_maxima(z, passing(p["voxel", ""], 0.05), space)
+    tops = local_maxima(z, np.flatnonzero(passing(p["voxel", ""], 0.05)), space)
     rows = peak_rows(real, clusters, space.mm(tops), z, space, z[tops])
     ledger.tables[f"peaks-{start}"] = rows
     bar = PEAK_BAR if start == "bounds" else None

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from scipy.ndimage import maximum_filter
 from scipy.spatial import cKDTree
 
 from gpu_sdm.clusters import blobs
@@ -104,13 +103,6 @@ def cluster_peaks(z: np.ndarray, passing: np.ndarray, space: Space, k_min: int) 
         x, y, w = (float(m) for m in mm[top])
         peaks.append(Peak((x, y, w), float(z[top]), len(inside)))
     return peaks
-
-
-def local_maxima(values: np.ndarray, among: np.ndarray, space: Space) -> np.ndarray:
-    """Positions (n,) of the voxels `among` which none of their 26 neighbours exceeds."""
-    volume = space.embed(values, -np.inf)
-    highest = space.extract(maximum_filter(volume, size=3, mode="constant", cval=-np.inf))
-    return np.flatnonzero(among & (np.asarray(values, np.float32) >= highest))
 
 
 def nearest(places_mm: np.ndarray, candidates_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from fidelity_images import without_peaks
-from fidelity_scores import local_maxima
 from null_data import PeakFinder
 
 from gpu_sdm.analysis import Analysis, silent
@@ -17,6 +16,7 @@ from gpu_sdm.backend import Backend
 from gpu_sdm.clusters import blobs
 from gpu_sdm.config import Settings
 from gpu_sdm.data import Bounds, Dataset, Pooled, Study, StudyTerms
+from gpu_sdm.findings.peaks import local_maxima
 from gpu_sdm.io._nifti_file import read_data, read_header
 from gpu_sdm.io.image_effects import has_data, read_study_map
 from gpu_sdm.io.images import inspect_image
@@ -56,7 +56,7 @@ class EveryMaximum(PeakFinder):
 
     def find(self, t: np.ndarray, threshold: float) -> np.ndarray:
         """Positions in the mask of the local maxima above a threshold."""
-        return local_maxima(t, t > threshold, self._space)
+        return np.sort(local_maxima(t, np.flatnonzero(t > threshold), self._space))
 
 
 # What a study reports: which maxima, at which one-sided p.
