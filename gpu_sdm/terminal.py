@@ -91,9 +91,9 @@ class StageProgress:
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Show how far a stage is."""
         if stage not in self._tasks:
-            self._tasks[stage] = self._progress.add_task(stage, total=total, completed=done)
-        else:
-            self._progress.update(self._tasks[stage], completed=done, total=total)
+            self._tasks[stage] = self._progress.add_task(stage, total=total)
+        # A task that is born complete would count its seconds for ever.
+        self._progress.update(self._tasks[stage], completed=done, total=total)
 
 
 class StopAfterStep:
