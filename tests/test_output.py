@@ -238,3 +238,14 @@ def test_damaged_checkpoint_is_started_anew(project, mask, whole, tmp_path):
     for damage in (content[:50], content[: len(content) // 2], b"", content[:-30]):
         path.write_bytes(damage)
         assert checkpoint.load_null(path, ("voxel",), 8).done == 0
+
+
+def test_the_clock_of_a_stage_that_comes_from_the_cache_stands():
+    from gpu_sdm.terminal import StageProgress
+
+    bars = StageProgress()
+    bars("likelihood", 5, 5)
+    bars("permutations", 1, 3)
+    cached, running = bars._progress.tasks
+    assert cached.finished_time is not None
+    assert running.finished_time is None
