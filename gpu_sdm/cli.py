@@ -6,18 +6,22 @@ import sys
 
 import typer
 
-from gpu_sdm.cli_machine import app as machine
 from gpu_sdm.commands.bias import bias
 from gpu_sdm.commands.check import check
 from gpu_sdm.commands.combine import combine
+from gpu_sdm.commands.conjunction import conjunction
+from gpu_sdm.commands.contrast import contrast
 from gpu_sdm.commands.convert import convert
 from gpu_sdm.commands.extract import extract
+from gpu_sdm.commands.grade import grade
 from gpu_sdm.commands.heights import heights
 from gpu_sdm.commands.heterogeneity import heterogeneity
-from gpu_sdm.commands.inference import app as inference
 from gpu_sdm.commands.jackknife import jackknife
+from gpu_sdm.commands.machine import bench, cache, info
 from gpu_sdm.commands.model import model
 from gpu_sdm.commands.permute import permute
+from gpu_sdm.commands.roi import roi
+from gpu_sdm.commands.tail import tail
 from gpu_sdm.commands.template import app as template_app
 from gpu_sdm.commands.threshold import threshold
 from gpu_sdm.errors import GpuSdmError
@@ -30,24 +34,28 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-
-for command in (
-    permute,
-    threshold,
-    check,
-    convert,
-    combine,
-    model,
-    jackknife,
-    heterogeneity,
-    bias,
-    extract,
-    heights,
-):
-    app.command()(command)
-app.add_typer(inference)
-app.add_typer(machine)
-app.add_typer(template_app, name="template")
+# In the order of the work.
+COMMANDS = {
+    "Input": (check, convert, combine, heights),
+    "Analysis": (permute, model),
+    "Findings of a result": (
+        threshold,
+        heterogeneity,
+        jackknife,
+        bias,
+        extract,
+        grade,
+        roi,
+        tail,
+        conjunction,
+        contrast,
+    ),
+    "Machine": (bench, info, cache),
+}
+for panel, commands in COMMANDS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+app.add_typer(template_app, name="template", rich_help_panel="Input")
 
 
 def main() -> None:

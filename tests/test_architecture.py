@@ -23,7 +23,7 @@ RANKS = {
     "provenance": 8, "problem": 8,
     "finished": 9, "pipeline": 9, "workload": 8, "forecast": 9, "bench": 9,
     "findings": 10, "terminal": 11,
-    "commands": 12, "cli_machine": 12, "cli": 13,
+    "commands": 12, "cli": 13,
 }  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = {"nibabel", "nilearn", "pandas"}
@@ -73,7 +73,7 @@ def test_every_module_has_a_rank():
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_only_the_command_line_prints(path):
     names = {m.split(".")[0] for m in imports(path)}
-    if home(path) not in ("cli", "cli_machine", "commands", "terminal"):
+    if home(path) not in ("cli", "commands", "terminal"):
         assert not names & {"rich", "typer"}
     if home(path) != "backend":
         assert "cupy" not in names

@@ -8,10 +8,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer()
 
-
-@app.command()
 def bench(
     project: Annotated[
         Path | None,
@@ -64,7 +61,6 @@ def bench(
     terminal.show_bench(workload.sizes(), found, measure.PERMUTATIONS)
 
 
-@app.command()
 def info() -> None:
     """Print versions, devices and paths, fit for a bug report."""
     from gpu_sdm import terminal
@@ -73,7 +69,6 @@ def info() -> None:
     terminal.show_pairs("gpu-sdm info", environment())
 
 
-@app.command()
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Delete every cached file.")] = False,
 ) -> None:
