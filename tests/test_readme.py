@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import re
 import shlex
@@ -77,3 +78,13 @@ def test_the_commands_after_the_main_analysis_run(tmp_path):
         )
         assert done.returncode == 0, f"{line}: {done.stderr[-2000:]}"
         assert done.stdout.strip(), line
+    tables = [*tmp_path.glob("OUT/**/*.[tc]sv"), *tmp_path.glob("AGE/**/*.[tc]sv")]
+    assert len(tables) > 15
+    for table in tables:
+        separator = "\t" if table.suffix == ".tsv" else ","
+        with table.open(newline="", encoding="utf-8") as lines:
+            header, *rows = csv.reader(lines, delimiter=separator)
+        # A spreadsheet opens it: a name to every column, a cell in every column.
+        assert all(header), table
+        assert len(set(header)) == len(header), table
+        assert {len(row) for row in rows} <= {len(header)}, table
