@@ -110,6 +110,7 @@ def build_problem(
         observed_z=pooled.z.astype(np.float32),
         forming=Forming.of(settings.cluster_threshold, space),
         rows=rows if analysis.design.moderator else None,
+        own_variance=settings.impute_under == "null",
         refit=_refit(analysis) if analysis.refits else None,
     )
     return problem, pooled, counts

@@ -211,13 +211,16 @@ def test_every_distinct_permutation_once(rng, alike):
         assert np.abs(few - one).max(axis=1).min() < 1e-5
 
 
-def false_positives(rng, draw, sets, permutations, k, n_voxels):
+def false_positives(rng, draw, sets, permutations, k, n_voxels, own_variance=False):
     """Data sets without an effect of the moderator whose largest z has p <= .05."""
     hits = 0
     for _ in range(sets):
         effects, terms, x = draw(rng, k, n_voxels)
         orders = np.array([np.arange(k), *(rng.permutation(k) for _ in range(permutations - 1))])
-        z = STUDY_PERMUTED_Z.cpu(orders, effects, terms, design=x, rows=np.eye(x.shape[1])[1:2])
+        z = STUDY_PERMUTED_Z.cpu(
+            orders, effects, terms,
+            design=x, rows=np.eye(x.shape[1])[1:2], own_variance=own_variance,
+        )  # fmt: skip
         largest = z.max(axis=1)
         hits += (largest >= largest[0]).mean() <= 0.05
     return hits
@@ -254,12 +257,16 @@ def test_power_against_a_planted_slope(rng):
 def censored(rng, k, n_voxels, under="model"):
     """Only effects beyond a study's threshold are known; the rest is bounded and imputed."""
     effects, terms, x = known_effects(rng, k, n_voxels)
+    if under == "mean":
+        effects -= (0.3 * x[:, 2:]).astype(np.float32)
     y = effects[0]
     bound = (terms.j * stats.t.isf(0.005, terms.n1 - 1) * np.sqrt(terms.c))[:, None]
     lower = np.where(np.abs(y) > bound, y, -bound).astype(np.float32)
     upper = np.where(np.abs(y) > bound, y, bound).astype(np.float32)
     crit, discards, fitted = np.eye(3)[1], 2, x
-    if under == "null":
+    if under == "mean":
+        crit, discards, fitted = np.ones(1), 0, np.ones((k, 1))
+    elif under == "null":
         crit, discards, fitted = np.eye(2)[0], 0, np.ascontiguousarray(x[:, [0, 2]])
     beta, tau2, *_ = FIT_BOUNDS.cpu(lower, upper, terms.c, terms.v2, fitted, crit, discards)
     seed = int(rng.integers(2**31))
@@ -278,6 +285,38 @@ def censored(rng, k, n_voxels, under="model"):
         "sdm",
     )
     return drawn, terms, x
+
+
+def test_with_its_own_size_an_effect_meets_another_row_of_the_design(rng):
+    effects, terms, x = known_effects(rng, 9, 30)
+    x, rows = np.ascontiguousarray(x[:, :2]), np.eye(2)[1:]
+    orders = np.array([np.arange(9), *(rng.permutation(9) for _ in range(5))])
+    for compute in (study_permuted_z, STUDY_PERMUTED_Z.cpu):
+        z = compute(orders, effects, terms, design=x, rows=rows, own_variance=True)
+        for p, order in enumerate(orders):
+            moved = np.ascontiguousarray(x[np.argsort(order)])
+            same = compute(orders[:1], effects, terms, design=moved, rows=rows)[0]
+            np.testing.assert_allclose(z[p], same, atol=2e-5)
+    other = STUDY_PERMUTED_Z.cpu(orders, effects, terms, design=x, rows=rows)
+    np.testing.assert_array_equal(other[0], z[0])
+    assert np.abs(other[1:] - z[1:]).max() > 1e-3
+
+
+def censored_slope(rng, k, n_voxels):
+    """Effects around a common mean, imputed from it; a moderator without any effect."""
+    effects, terms, x = censored(rng, k, n_voxels, under="mean")
+    return effects, terms, np.ascontiguousarray(x[:, :2])
+
+
+def test_error_rate_of_a_slope_alone_on_imputed_effects(rng):
+    sets, permutations = 400, 60
+    hits = {}
+    for own in (True, False):
+        one = partial(false_positives, own_variance=own)
+        hits[own] = one(rng, censored_slope, sets, permutations, 20, 20)
+    low, high = stats.binom.ppf([1e-3, 1 - 1e-3], sets, 0.05)
+    print(f"false positives of {sets} at .05, a slope alone: {hits} (own size or not)")
+    assert low <= hits[True] <= high
 
 
 @pytest.mark.slow

@@ -129,11 +129,11 @@ def _quadratic(b, total):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(nogil=True, cache=True, error_model="numpy", fastmath=_FLAGS)
-def study_statistic(orders, effects, c, v2, x, rows, reduced, plain, reml, out):  # type: ignore[no-untyped-def]
+def study_statistic(orders, effects, c, v2, x, rows, reduced, plain, own, reml, out):  # type: ignore[no-untyped-def]
     """Fill out (P, V): z of one row, chi-squared of several.
 
     orders (P, K), x (K, Q), rows (R, Q), reduced (K, Q - R); `plain`: the reduced model is a common
-    mean, which a permutation does not change.
+    mean, which a permutation does not change; `own`: an effect keeps the size of its own study.
     """
     n_imputations, n_studies, n_voxels = effects.shape
     n_terms, n_rows = x.shape[1], len(rows)
@@ -162,7 +162,8 @@ def study_statistic(orders, effects, c, v2, x, rows, reduced, plain, reml, out):
             for m in range(n_imputations):
                 for k in range(n_studies):
                     f, r = fitted[m, k], residual[m, orders[p, k]]
-                    yk, vk, ck, v2k = y[k], v[k], c[k], v2[k]
+                    size = orders[p, k] if own else k
+                    yk, vk, ck, v2k = y[k], v[k], c[size], v2[size]
                     for i in range(LANES):
                         yk[i] = f[i] + r[i]
                         vk[i] = ck + v2k * yk[i] * yk[i]

@@ -43,6 +43,7 @@ def study_permuted_z(
     design: np.ndarray,
     rows: np.ndarray,
     tau2: str = "dl",
+    own_variance: bool = False,
 ) -> np.ndarray:
     """Compute the z map of each permutation of whole studies.
 
@@ -60,6 +61,9 @@ def study_permuted_z(
         Tested combinations of coefficients; several are tested jointly.
     tau2 : {"dl", "reml"}
         Estimator of the between-study variance.
+    own_variance : bool
+        Where the reduced model is a common mean: an effect keeps the size of its own study,
+        instead of taking that of the receiving one as in SDM-PSI.
 
     Returns
     -------
@@ -72,7 +76,9 @@ def study_permuted_z(
     Per imputation the reduced model (rows = 0) is fitted by random effects with its own tau2; its
     raw residuals are permuted, the same way in all imputations, and its fitted part added back:
     ``y*[k] = f[k] + r[s[k]]``, ``v*[k] = c[k] + v2[k] y*[k]^2``. Where the reduced model is a
-    common mean that is ``y*[k] = y[s[k]]``.
+    common mean that is ``y*[k] = y[s[k]]``. Effect and size belong together where effects are
+    censored (what is known of a small study is large): with `own_variance` the rows of the
+    design are what is permuted, which is exact where the moderator is independent of the data.
 
     References
     ----------
@@ -98,7 +104,8 @@ def study_permuted_z(
         estimates, covariances = [], []
         for f, r in zip(fitted, residual, strict=True):
             y = f + r[order]
-            v = c + v2 * y * y
+            sizes = order if plain and own_variance else slice(None)
+            v = c[sizes] + v2[sizes] * y * y
             t = random_effects(y, v, design, rows[0], tau2)[2]
             beta, cov, _ = weighted(1 / (v + t), y, design)
             estimates.append(beta @ rows.T)
@@ -122,6 +129,7 @@ def _cpu(
     design: np.ndarray,
     rows: np.ndarray,
     tau2: str = "dl",
+    own_variance: bool = False,
 ) -> np.ndarray:
     """Compiled version of `study_permuted_z`: one thread, releases the GIL."""
     reduced, plain = reduced_design(design, rows)
@@ -137,6 +145,7 @@ def _cpu(
         np.ascontiguousarray(np.linalg.solve(r.T, rows.T).T),
         np.ascontiguousarray(reduced),
         plain,
+        own_variance and plain,
         tau2 == "reml",
         out,
     )

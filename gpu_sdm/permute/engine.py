@@ -74,6 +74,8 @@ class Problem:
     rows : (R, Q) float64, optional
         Tested rows of a moderator: whole studies are permuted (the plan is a `StudyPlan`), on the
         CPU whatever the backend.
+    own_variance : bool
+        Whether a permuted effect keeps the size of its own study; see `study_permuted_z`.
     refit : Refit, optional
         Where every permutation begins again from the bounds, on the CPU whatever the backend.
     """
@@ -90,6 +92,7 @@ class Problem:
     observed_z: np.ndarray
     forming: Forming | None = None
     rows: np.ndarray | None = None
+    own_variance: bool = False
     refit: Refit | None = None
 
 
@@ -149,6 +152,7 @@ def z_tile(
                 design=problem.design,
                 rows=problem.rows,
                 tau2=problem.tau2,
+                own_variance=problem.own_variance,
             )
             return
         sums, share = residual_sums(problem.bank, plan, start, voxels)
