@@ -21,9 +21,10 @@ RANKS = {
     "inference": 6, "tails": 6, "clusters": 6, "atlas": 6,
     "analysis": 7, "output": 7, "result": 7,
     "provenance": 8, "problem": 8,
+    "distribute": 8,
     "finished": 9, "pipeline": 9, "workload": 8, "forecast": 9, "bench": 9,
-    "findings": 10, "terminal": 11,
-    "commands": 12, "cli": 13,
+    "findings": 10, "decode": 11, "figures": 11, "report": 12, "terminal": 12,
+    "commands": 13, "cli": 14,
 }  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = {"nibabel", "nilearn", "pandas"}
