@@ -12,6 +12,8 @@ from gpu_sdm.commands.combine import combine
 from gpu_sdm.commands.conjunction import conjunction
 from gpu_sdm.commands.contrast import contrast
 from gpu_sdm.commands.convert import convert
+from gpu_sdm.commands.decode import decode
+from gpu_sdm.commands.demo import demo
 from gpu_sdm.commands.extract import extract
 from gpu_sdm.commands.grade import grade
 from gpu_sdm.commands.heights import heights
@@ -20,7 +22,11 @@ from gpu_sdm.commands.jackknife import jackknife
 from gpu_sdm.commands.machine import bench, cache, info
 from gpu_sdm.commands.model import model
 from gpu_sdm.commands.permute import permute
+from gpu_sdm.commands.plot import plot
+from gpu_sdm.commands.prisma import prisma
+from gpu_sdm.commands.report import report
 from gpu_sdm.commands.roi import roi
+from gpu_sdm.commands.studies import studies
 from gpu_sdm.commands.tail import tail
 from gpu_sdm.commands.template import app as template_app
 from gpu_sdm.commands.threshold import threshold
@@ -36,7 +42,7 @@ app = typer.Typer(
 
 # In the order of the work.
 COMMANDS = {
-    "Input": (check, convert, combine, heights),
+    "Input": (check, studies, prisma, convert, combine, heights),
     "Analysis": (permute, model),
     "Findings of a result": (
         threshold,
@@ -49,8 +55,11 @@ COMMANDS = {
         tail,
         conjunction,
         contrast,
+        decode,
+        plot,
+        report,
     ),
-    "Machine": (bench, info, cache),
+    "Machine": (demo, bench, info, cache),
 }
 for panel, commands in COMMANDS.items():
     for command in commands:

@@ -49,6 +49,16 @@ def metansue_reference() -> Path:
     return _data("metansue_reference.txt")
 
 
+@pytest.fixture(scope="session")
+def neurosynth_v7() -> Path:
+    return _data("neurosynth_v7")
+
+
+@pytest.fixture(scope="session")
+def neuroquery_v1() -> Path:
+    return _data("neuroquery_v1")
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20261122)

@@ -1,0 +1,1 @@
+"""What the regions of a finding do: co-activation, connectivity and terms of the literature."""

@@ -1,0 +1,1 @@
+"""Figures for papers and reports: one file per figure, each function gives a matplotlib Figure."""
