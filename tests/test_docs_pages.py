@@ -22,9 +22,10 @@ ELSEWHERE = {
     "check": "test_check", "decode": "test_decode_command", "formats": "test_formats_docs", "images": "test_image_analysis",
     "inference": "test_inference_docs", "models": "test_model_command", "samples": "test_combine",
     "templates": "test_template_commands", "threshold": "test_threshold",
+    "studies": "test_study_tables", "example": "test_pain_empathy_example",
 }  # fmt: skip
 # Pages that start from the demo of the README and its result, on 4 mm.
-ON_DEMO = ("grade", "robustness")
+ON_DEMO = ("figures", "grade", "report", "robustness", "scaling")
 
 
 def blocks(page: Path) -> list[tuple[str, str, str | None]]:

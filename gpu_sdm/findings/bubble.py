@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from gpu_sdm.io.tables import write_bytes, write_tsv
 from gpu_sdm.ops.pool import weighted
 from gpu_sdm.stages.design import Design
 from gpu_sdm.stages.formula import level_values
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Z95 = 1.959963984540054
 LINE, BUBBLE = "#0072B2", "#E69F00"  # Okabe and Ito: told apart without red and green
@@ -179,6 +182,47 @@ def bubbles(at: SiteEffects, s: int) -> Bubbles:
     )
 
 
+def paint(axes: Axes, shown: Bubbles, ink: str = "black", small: float = 8.0) -> None:
+    """Draw a bubble plot on axes.
+
+    Parameters
+    ----------
+    axes : Axes
+        Where.
+    shown : Bubbles
+        What.
+    ink : str
+        Colour of outlines.
+    small : float
+        Points of the legend's text.
+    """
+    from matplotlib.collections import PathCollection
+
+    axes.axhline(0, color="0.75", linewidth=0.8, zorder=0)
+    axes.fill_between(shown.at, shown.low, shown.high, color=LINE, alpha=0.18, linewidth=0,
+                      label="95 % band")  # fmt: skip
+    axes.plot(shown.at, shown.fitted, color=LINE, linewidth=2, label="fitted")
+    axes.scatter(shown.x, shown.adjusted, s=20 + 280 * shown.weight, color=BUBBLE, alpha=0.65,
+                 edgecolors=ink, linewidths=0.7, label="study (area: weight)")  # fmt: skip
+    if shown.ticks:
+        axes.set_xticks(list(shown.ticks), list(shown.ticks.values()), parse_math=False)
+    axes.set_xlabel(shown.label, parse_math=False)
+    others = not np.allclose(shown.g, shown.adjusted)
+    axes.set_ylabel("Hedges g" + (", other terms at their average" if others else ""))
+    x, y, z = shown.site.xyz_mm
+    axes.set_title(
+        f"MNI {x:g} {y:g} {z:g}  {shown.site.label}\n"
+        f"{shown.label}: {shown.estimate:.3g}, z = {shown.z:.2f} at this voxel",
+        parse_math=False,
+    )
+    legend = axes.legend(frameon=False, fontsize=small)
+    for handle in legend.legend_handles:
+        if isinstance(handle, PathCollection):
+            handle.set_sizes([60])
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
 def draw(shown: Bubbles) -> dict[str, bytes]:
     """Draw a bubble plot: "png" and "svg" -> content of the file.
 
@@ -190,7 +234,6 @@ def draw(shown: Bubbles) -> dict[str, bytes]:
     try:
         import matplotlib
         from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.collections import PathCollection
         from matplotlib.figure import Figure
     except ImportError as error:
         raise SettingError(
@@ -200,29 +243,8 @@ def draw(shown: Bubbles) -> dict[str, bytes]:
     figure = Figure(figsize=(6.0, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.axhline(0, color="0.75", linewidth=0.8, zorder=0)
-    axes.fill_between(shown.at, shown.low, shown.high, color=LINE, alpha=0.18, linewidth=0,
-                      label="95 % band")  # fmt: skip
-    axes.plot(shown.at, shown.fitted, color=LINE, linewidth=2, label="fitted")
-    axes.scatter(shown.x, shown.adjusted, s=20 + 280 * shown.weight, color=BUBBLE, alpha=0.65,
-                 edgecolors="black", linewidths=0.7, label="study (area: weight)")  # fmt: skip
-    if shown.ticks:
-        axes.set_xticks(list(shown.ticks), list(shown.ticks.values()))
-    axes.set_xlabel(shown.label)
-    others = not np.allclose(shown.g, shown.adjusted)
-    axes.set_ylabel("Hedges g" + (", other terms at their average" if others else ""))
-    x, y, z = shown.site.xyz_mm
-    axes.set_title(
-        f"MNI {x:g} {y:g} {z:g}  {shown.site.label}\n"
-        f"{shown.label}: {shown.estimate:.3g}, z = {shown.z:.2f} at this voxel",
-        fontsize=10,
-    )
-    legend = axes.legend(frameon=False, fontsize=8)
-    for handle in legend.legend_handles:
-        if isinstance(handle, PathCollection):
-            handle.set_sizes([60])
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    paint(axes, shown)
+    axes.title.set_fontsize(10)
     found = {}
     with matplotlib.rc_context({"svg.hashsalt": "gpu-sdm"}):
         for kind, nothing in (("png", {"Software": None}), ("svg", {"Date": None})):
