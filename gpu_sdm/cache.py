@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import re
+import shutil
 import sys
 import tempfile
 import zipfile
@@ -20,6 +21,8 @@ from gpu_sdm import __version__
 # A part of every key: entries of another version are never read. Raise the number when the
 # meaning of a stored array changes within a version.
 CODE_VERSION = f"gpu-sdm {__version__} cache 1"
+
+RESERVE = 100_000_000  # bytes of the disk that are left to results
 
 _KIND = re.compile(r"^[a-z][a-z0-9_-]*$")
 _UNREADABLE = (zipfile.BadZipFile, ValueError, EOFError, KeyError, RuntimeError)
@@ -133,12 +136,15 @@ def store(kind: str, entry: str, **arrays: np.ndarray) -> bool:
     Returns
     -------
     bool
-        False where it could not be written (disk full, read-only): that is never fatal.
+        False where it could not be written (disk full or nearly, read-only): that is never fatal.
     """
     path = _path(kind, entry)
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        size = sum(array.nbytes for array in arrays.values())
+        if shutil.disk_usage(path.parent).free < size + RESERVE:
+            return False
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{entry[:16]}-", suffix=".tmp")
         temporary = Path(name)
         with os.fdopen(handle, "wb") as file:
@@ -155,6 +161,22 @@ def store(kind: str, entry: str, **arrays: np.ndarray) -> bool:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+
+def trouble() -> str | None:
+    """Say in a sentence why nothing can be stored at present; None where it can."""
+    try:
+        folder().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder()):
+            pass
+        free = shutil.disk_usage(folder()).free
+    except OSError as error:
+        why = f"{folder()} cannot be written ({error.strerror})"
+    else:
+        if free >= RESERVE:
+            return None
+        why = f"the disk of {folder()} has only {free / 1e6:.0f} MB free"
+    return f"the cache is not used: {why}; GPU_SDM_CACHE names another folder."
 
 
 def _files() -> Iterator[Path]:

@@ -2,24 +2,25 @@
 
 Work happens in OUT.partial (lock, identity of the run, checkpoint). When all is done the result
 is written beside the checkpoint and renamed to OUT, so OUT is either absent, the previous
-result, or whole.
+result, or whole. What a replaced OUT held besides the run's own files is carried over.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from gpu_sdm.config import Settings
 from gpu_sdm.errors import CheckpointMismatch, OutputError
-from gpu_sdm.io.tables import read_maxima, write_json
-from gpu_sdm.permute.checkpoint import load_null, save_null
+from gpu_sdm.io.claimed import ClaimedFolder, remove
+from gpu_sdm.io.replaced import put_back
+from gpu_sdm.io.tables import read_maxima, stored_json, sync_folder, write_json
+from gpu_sdm.permute.checkpoint import any_null, is_damaged, load_null, remove_null, save_null
 from gpu_sdm.permute.null import NullState
 
 MARK = "gpu-sdm"  # value of "program" in run.json; a folder without it is not ours to replace
@@ -41,6 +42,10 @@ def describe_difference(settings: Settings, content: dict[str, str], stored: dic
     return "; ".join(found)
 
 
+def _sha256(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
 class OutputFolder:
     """One run's claim on OUT; use as a context manager.
 
@@ -53,14 +58,20 @@ class OutputFolder:
     content : dict
         Name -> content hash of everything else that determines the result.
     force : bool
-        Discard unfinished work and replace a finished result.
+        Discard unfinished work and replace a finished result. Unfinished work of the same
+        settings that was itself begun so is continued.
     permutations : int, optional
         How many are run; those of the settings by default.
+    space_needed : int
+        Bytes that the work and the result take on the disk of OUT.
+    say : callable
+        Called with a sentence on what became of files that were there.
 
     Raises
     ------
     OutputError
-        If OUT belongs to something else, is finished, in use, or cannot be written.
+        If OUT belongs to something else, is finished, in use, cannot be written, or its disk has
+        no room.
     CheckpointMismatch
         If unfinished work has other settings.
     """
@@ -72,41 +83,34 @@ class OutputFolder:
         content: dict[str, str],
         force: bool,
         permutations: int | None = None,
+        *,
+        space_needed: int = 0,
+        say: Callable[[str], None] = lambda sentence: None,
     ):
-        self.out, self.partial = out.absolute(), partial_of(out.absolute())
+        # A link is followed: work and result belong on the disk that it leads to.
+        self.out = out.resolve() if out.is_symlink() else out.absolute()
+        self.partial = partial_of(self.out)
         self.settings, self.content = settings, content
-        self.force = force
+        self.force, self.space_needed, self._say = force, space_needed, say
         self.permutations = settings.permutations if permutations is None else permutations
         self.identity = {"program": MARK, "settings": settings.as_dict(), "content": content}
-        self._lock: FileLock | None = None
+        self._checkpoint = self.partial / "checkpoint.npz"
+        self._replaced = self.partial / "replaced"
+        self._claim = ClaimedFolder(self.partial, self.out)
+        self._found: str | None = None  # run.json of what is to be replaced
 
     def __enter__(self) -> OutputFolder:
-        stored = self._finished_identity()
         fresh = not self.partial.exists()
+        if fresh:
+            self._finished_identity()  # refuse before anything is created
+        self._claim.acquire()
         try:
-            self.partial.mkdir(parents=True, exist_ok=True)
-        except OSError as exc:
-            raise OutputError(
-                f"{self.partial} cannot be created ({exc.strerror}); choose a folder you may "
-                "write to."
-            ) from exc
-        lock = FileLock(self.partial / "lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as exc:
-            raise OutputError(
-                f"{self.out} is being worked on by another process (lock {self.partial / 'lock'}); "
-                "wait for it, or choose another --out."
-            ) from exc
-        except OSError as exc:
-            raise OutputError(f"{self.partial} cannot be written ({exc.strerror}).") from exc
-        self._lock = lock
-        try:
-            self._begin(stored)
+            self._recover()
+            self._begin(self._finished_identity())
         except BaseException:
-            self._release()
-            if fresh:
-                shutil.rmtree(self.partial, ignore_errors=True)
+            if fresh or self._worthless():
+                self._claim.clear()
+            self._claim.release()
             raise
         return self
 
@@ -116,29 +120,26 @@ class OutputFolder:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._release()
-
-    def _release(self) -> None:
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        self._claim.release()
 
     def _finished_identity(self) -> dict[str, Any] | None:
-        """Identity of a finished result at OUT; None where OUT is free."""
+        """Identity of a finished result to extend; None where OUT is free or to be replaced."""
         if not self.out.exists():
             return None
+        if os.path.ismount(self.out) or not os.access(self.out, os.W_OK):
+            raise OutputError(
+                f"{self.out} cannot be replaced by a finished result (it is a mounted disk, or "
+                "may not be written to); choose another --out."
+            )
         if self.out.is_dir() and not any(self.out.iterdir()):
             return None
-        try:
-            stored = json.loads((self.out / "run.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            stored = {}
-        if not isinstance(stored, dict) or stored.get("program") != MARK:
+        stored = stored_json(self.out / "run.json")
+        if stored.get("program") != MARK:
             raise OutputError(
                 f"{self.out} exists and is not a gpu-sdm result; choose another --out."
             )
-        if self.force:
-            return stored
+        if self.force or self._begun_by_force():
+            return None
         difference = describe_difference(self.settings, self.content, stored)
         if difference:
             raise CheckpointMismatch(
@@ -159,16 +160,39 @@ class OutputFolder:
             )
         return stored
 
+    def _begun_by_force(self) -> bool:
+        """Whether the unfinished work is this run's and was begun to replace what is at OUT."""
+        stored = stored_json(self.partial / "run.json")
+        if "replaces" not in stored:
+            return False
+        same = not describe_difference(self.settings, self.content, stored)
+        return same and stored["replaces"] == _sha256(self.out / "run.json")
+
+    def _recover(self) -> None:
+        """Go on where a process was killed while it put a result in the place of another."""
+        if self._replaced.exists() and (said := put_back(self._replaced, self.out)):
+            self._say(said)
+
+    def _worthless(self) -> bool:
+        """Whether nothing in OUT.partial is worth keeping: nobody's, or already in OUT."""
+        stored, finished = (stored_json(f / "run.json") for f in (self.partial, self.out))
+        if self._replaced.exists():
+            return False
+        if not stored or "permutations" not in finished:
+            return not stored
+        settings, most = Settings.from_dict(stored["settings"]), finished["permutations"]
+        if describe_difference(settings, stored["content"], finished):
+            return False
+        return load_null(self._checkpoint, settings.statistic, most + 1).done <= most
+
     def _begin(self, finished: dict[str, Any] | None) -> None:
-        identity, checkpoint = self.partial / "run.json", self.partial / "checkpoint.npz"
-        if self.force:
-            checkpoint.unlink(missing_ok=True)
-            identity.unlink(missing_ok=True)
-        try:
-            stored = json.loads(identity.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            stored = None
-        if stored is not None:
+        identity = self.partial / "run.json"
+        forced = self.force or self._begun_by_force()
+        if self.force and not self._begun_by_force():
+            identity.unlink(missing_ok=True)  # first: a checkpoint without it is nobody's
+            remove_null(self._checkpoint)
+        stored = stored_json(identity)
+        if stored:
             difference = describe_difference(self.settings, self.content, stored)
             if difference:
                 raise CheckpointMismatch(
@@ -176,20 +200,35 @@ class OutputFolder:
                     "run with those settings, choose another --out, or add --force to discard it."
                 )
         else:
-            checkpoint.unlink(missing_ok=True)
-        write_json(identity, self.identity)
-        if finished is not None and not self.force and not checkpoint.exists():
+            remove_null(self._checkpoint)
+        self._require_space()
+        self._found = _sha256(self.out / "run.json")
+        replaces = {"replaces": self._found} if forced else {}
+        write_json(identity, self.identity | replaces)
+        if finished is not None and not any_null(self._checkpoint):
             maxima = read_maxima(self.out / "null" / "maxima.tsv", self.settings.statistic)
             done = next(iter(maxima.values())).shape[1]
             state = NullState.empty(self.settings.statistic, done)
             state.add(0, maxima)
-            save_null(checkpoint, state)
+            self.save(state)
+
+    def _require_space(self) -> None:
+        free = shutil.disk_usage(self.partial).free
+        if free < self.space_needed:
+            raise OutputError(
+                f"{self.out.parent} has {free / 1e6:,.1f} MB free and this analysis writes about "
+                f"{self.space_needed / 1e6:,.1f} MB; free some space, or choose another --out."
+            )
 
     def load(self) -> NullState:
         """Give the permutations that an earlier run finished."""
-        return load_null(
-            self.partial / "checkpoint.npz", self.settings.statistic, self.permutations
-        )
+        state = load_null(self._checkpoint, self.settings.statistic, self.permutations)
+        if is_damaged(self._checkpoint, self.settings.statistic):
+            self._say(
+                f"{self._checkpoint} is damaged; going on from {state.done} permutations that "
+                "were saved before it."
+            )
+        return state
 
     def save(self, state: NullState) -> None:
         """Keep the permutations finished so far.
@@ -200,7 +239,7 @@ class OutputFolder:
             If the disk is full or read-only; what was saved before stays.
         """
         try:
-            save_null(self.partial / "checkpoint.npz", state)
+            save_null(self._checkpoint, state)
         except OSError as exc:
             raise OutputError(
                 f"the checkpoint in {self.partial} cannot be written ({exc.strerror}); "
@@ -209,22 +248,38 @@ class OutputFolder:
             ) from exc
 
     def finish(self, write: Callable[[Path], None]) -> Path:
-        """Write the whole result with `write(folder)` and move it to OUT."""
-        result, old = self.partial / "result", self.out.with_name(self.out.name + ".old")
+        """Write the whole result with `write(folder)` and move it to OUT.
+
+        Raises
+        ------
+        OutputError
+            If that cannot be done: what was at OUT stays, and the permutations are kept.
+        """
+        result = self.partial / "result"
+        if _sha256(self.out / "run.json") != self._found:
+            raise OutputError(
+                f"another result was put at {self.out} while this one was computed; move it away "
+                "and give the same command again: the permutations are kept."
+            )
         try:
-            shutil.rmtree(result, ignore_errors=True)
+            remove(result)
             result.mkdir()
             write(result)
             if self.out.exists():
-                shutil.rmtree(old, ignore_errors=True)
-                self.out.rename(old)
+                self.out.rename(self._replaced)
             result.rename(self.out)
-        except OSError as exc:
+        except (OSError, OutputError) as exc:
+            if self._replaced.exists() and not self.out.exists():
+                self._replaced.rename(self.out)
+            remove(result)
             raise OutputError(
-                f"the result cannot be written to {self.out} ({exc.strerror}); free some space "
-                "and give the same command again: the permutations are kept."
+                f"the result cannot be written to {self.out} "
+                f"({getattr(exc, 'strerror', None) or exc}); free some space and give the same "
+                "command again: the permutations are kept."
             ) from exc
-        self._release()
-        shutil.rmtree(self.partial, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        # From here on a killed process leaves nothing that anybody needs but what was replaced.
+        (self.partial / "run.json").unlink(missing_ok=True)
+        sync_folder(self.out.parent)  # a failing disk must not lose both
+        self._recover()
+        self._claim.clear()
         return self.out

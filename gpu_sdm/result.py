@@ -11,8 +11,8 @@ import numpy as np
 
 from gpu_sdm.clusters import COLUMNS as CLUSTER_COLUMNS
 from gpu_sdm.config import Settings
-from gpu_sdm.io.nifti import write_named_map
-from gpu_sdm.io.tables import write_json, write_maxima, write_tsv
+from gpu_sdm.io.nifti import MAPS, write_named_map
+from gpu_sdm.io.tables import MAXIMA, write_json, write_maxima, write_tsv
 from gpu_sdm.spaces import Space
 
 if TYPE_CHECKING:
@@ -24,6 +24,34 @@ PEAK_COLUMNS = (
     "study", "file", "line", "space", "x", "y", "z", "x_mm", "y_mm", "z_mm", "t", "height_known",
     "g", "in_mask", "voxels_reached",
 )  # fmt: skip
+
+
+ROW_BYTES = 400  # of a table, a warning or an input file in run.json
+SMALL_FILES = 500_000  # bytes of cluster tables and the rest of run.json
+
+
+def bytes_needed(settings: Settings, space: Space, permutations: int, rows: int) -> int:
+    """Give the most bytes that a result and the checkpoints towards it take on the disk.
+
+    Parameters
+    ----------
+    settings, space
+        Of the analysis.
+    permutations : int
+        That are run.
+    rows : int
+        Studies, peaks, notices and input files together.
+    """
+    asked = tuple(f"p_fwe_{s.replace('-', '_')}" for s in settings.statistic)
+    corrected = ("p_fwe", "tfce")
+    maps = sum(name.startswith(asked) or not name.startswith(corrected) for name in MAPS)
+    maps += 2 * ("tfce" in settings.statistic)
+    # Noise does not compress; a run of zeros outside the mask does, two hundredfold.
+    volume = 4 * space.n_voxels + space.mask.size // 50 + 1000
+    values = [np.dtype(MAXIMA[s][1]).itemsize for s in settings.statistic]
+    # Three generations of the checkpoint, and the same numbers as text.
+    null = permutations * sum(2 * (3 * size + 2.5 * size + 2) for size in values)
+    return int(maps * volume + null + 10 * permutations + ROW_BYTES * rows + SMALL_FILES)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

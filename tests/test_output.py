@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -146,34 +145,6 @@ def test_interrupted_run_goes_on_bit_for_bit(project, mask, whole, tmp_path):
     assert files(out) == files(whole)
 
 
-def test_killed_at_random_times_goes_on_bit_for_bit(project, mask, whole, tmp_path):
-    out, kills = tmp_path / "o", []
-    command = [
-        sys.executable, "-m", "gpu_sdm.cli", "permute", str(project), "--out", str(out),
-        "--mask", str(mask), "--voxel-size", "4", "--imputations", "3", "-n", "70",
-    ]  # fmt: skip
-    spread = random.Random(7)
-    for _ in range(6):
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=dict(os.environ)
-        ) as run:
-            time.sleep(spread.uniform(0.5, 5.0))
-            run.send_signal(signal.SIGKILL)
-        partial = output.partial_of(out)
-        kept = checkpoint.load_null(partial / "checkpoint.npz", ("voxel", "tfce"), 70)
-        kills.append(
-            "the end" if out.exists()
-            else f"{kept.done} permutations" if kept.done
-            else "likelihood to subjects" if partial.exists()
-            else "start and reading"
-        )  # fmt: skip
-    print("killed in or after:", ", ".join(kills))
-    if not out.exists():
-        subprocess.run(command, check=True, capture_output=True)
-    assert files(out) == files(whole)
-    assert not output.partial_of(out).exists()
-
-
 def test_ctrl_c_saves_says_how_to_go_on_and_exits_130(project, mask, tmp_path):
     out = tmp_path / "o"
     command = [
@@ -225,19 +196,6 @@ def test_a_fault_while_saving_loses_nothing(project, mask, whole, tmp_path, monk
     assert not out.exists()
     gpu_sdm.run(gpu_sdm.read(project), settings(mask), out=out)
     assert files(out) == files(whole)
-
-
-def test_damaged_checkpoint_is_started_anew(project, mask, whole, tmp_path):
-    path = tmp_path / "checkpoint.npz"
-    state = NullState.empty(("voxel",), 8)
-    state.add(0, {"voxel": np.ones((2, 5), np.float32)})
-    checkpoint.save_null(path, state)
-    assert checkpoint.load_null(path, ("voxel",), 8).done == 5
-    assert checkpoint.load_null(path, ("voxel",), 3).done == 3
-    content = path.read_bytes()
-    for damage in (content[:50], content[: len(content) // 2], b"", content[:-30]):
-        path.write_bytes(damage)
-        assert checkpoint.load_null(path, ("voxel",), 8).done == 0
 
 
 def test_the_clock_of_a_stage_that_comes_from_the_cache_stands():

@@ -414,9 +414,16 @@ def test_the_default_folder_is_replaced_and_others_are_not(ours, toy_atlas, tmp_
     found = threshold(source, Rule(), [toy_atlas])
     folder = save(found)
     assert folder == ours[0] / "thresholds" / "fwe-tfce-0.05-k10"
-    (folder / "stale.txt").write_text("old")
+    about = json.loads((folder / "threshold.json").read_text())
+    about["files"].append("masks/cluster_99_positive.nii.gz")  # of a run with more clusters
+    (folder / "threshold.json").write_text(json.dumps(about))
+    for name in ("masks/cluster_99_positive.nii.gz", "my notes.txt", "masks/mine/m.nii.gz"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(name)
     assert save(found) == folder
-    assert not (folder / "stale.txt").exists()
+    assert not (folder / "masks/cluster_99_positive.nii.gz").exists()
+    assert (folder / "my notes.txt").read_text() == "my notes.txt"
+    assert (folder / "masks/mine/m.nii.gz").exists()
     assert [p.name for p in folder.parent.iterdir()] == [folder.name]
 
     other = threshold(source, Rule(p=0.04), [toy_atlas])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -10,22 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from gpu_sdm.errors import OutputError
-from gpu_sdm.io.tables import write_json
+from gpu_sdm.io.claimed import abandoned, remove
+from gpu_sdm.io.tables import stored_json, write_json
 from gpu_sdm.output import MARK
-
-
-def _stored(path: Path) -> dict[str, Any]:
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return stored if isinstance(stored, dict) else {}
 
 
 def _refuse_other(out: Path, kind: str, identity: Mapping[str, Any]) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    stored = _stored(out / f"{kind}.json")
+    stored = stored_json(out / f"{kind}.json")
     if stored.get("program") != MARK or stored.get("kind") != kind:
         raise OutputError(
             f"{out} exists and holds no {kind} of gpu-sdm, so it is not replaced; choose another "
@@ -37,6 +29,33 @@ def _refuse_other(out: Path, kind: str, identity: Mapping[str, Any]) -> None:
                 f"{out} holds another {kind} ({name} is {stored.get(name)!r}, this one's is "
                 f"{value!r}); choose another --out."
             )
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir())
+
+
+def _keep_others(old: Path, out: Path, kind: str) -> None:
+    """Move what somebody else put into a folder of findings into the one that replaces it."""
+    written = stored_json(old / f"{kind}.json").get("files")
+    if written is None:
+        return
+    for name in set(_files(old)) - {*written, f"{kind}.json"}:
+        if not (out / name).exists():
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            (old / name).rename(out / name)
+
+
+def _put_back(out: Path, kind: str) -> None:
+    """Complete or take back what a process was killed at."""
+    for new in abandoned(out, "partial"):
+        remove(new)
+    for old in abandoned(out, "old"):
+        if out.exists():
+            _keep_others(old, out, kind)
+            remove(old)
+        else:
+            old.rename(out)
 
 
 def replace_folder(
@@ -65,7 +84,8 @@ def replace_folder(
     -------
     path
         `out`, absolute. At any moment it is absent, the old folder or the new one, whole (for the
-        instant between two renames the old one is `.NAME.PID.old`).
+        instant between two renames the old one is `.NAME.PID.old`, which the next call puts
+        back). Files that others put into the old one are kept.
 
     Raises
     ------
@@ -73,6 +93,7 @@ def replace_folder(
         If something else is there, or it cannot be written: what was there stays.
     """
     out = out.absolute()
+    _put_back(out, kind)
     _refuse_other(out, kind, identity)
     new = out.with_name(f".{out.name}.{os.getpid()}.partial")
     old = out.with_name(f".{out.name}.{os.getpid()}.old")
@@ -80,10 +101,13 @@ def replace_folder(
     try:
         new.mkdir(parents=True)
         write(new)
-        write_json(new / f"{kind}.json", {"program": MARK, "kind": kind, **identity, **content})
+        about = {"program": MARK, "kind": kind, **identity, **content, "files": _files(new)}
+        write_json(new / f"{kind}.json", about)
         if out.exists():
             out.rename(old)
         new.rename(out)
+        if old.exists():
+            _keep_others(old, out, kind)
     except BaseException as error:
         if old.exists() and not out.exists():
             old.rename(out)

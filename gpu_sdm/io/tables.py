@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -13,8 +14,13 @@ from typing import Any
 import numpy as np
 
 from gpu_sdm.errors import InputError, OutputError
+from gpu_sdm.io._text import read_file, shown
+from gpu_sdm.io.claimed import abandoned, remove
 
 MISSING = "n/a"
+# What a spreadsheet would compute, with any apostrophes that already stand before it; a number, a
+# list of numbers and a lone sign are none.
+FORMULA = re.compile(r"'*(?:[=@]|[-+](?![-+\d.,;\s]*(?:[eE][-+]?\d+)?$))")
 
 # Columns of null/maxima.tsv by statistic (positive side, negative side) and their precision.
 MAXIMA: dict[str, tuple[tuple[str, str], type[np.floating]]] = {
@@ -34,6 +40,8 @@ def write_bytes(path: Path, content: bytes) -> None:
         If it cannot be written; nothing is left behind.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    for left in abandoned(path, "tmp"):
+        remove(left)
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -57,6 +65,27 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def guarded(cell: str) -> str:
+    """Text of a cell that no spreadsheet takes for a formula: an apostrophe before =, +, -, @.
+
+    Examples
+    --------
+    >>> guarded("=1+1"), guarded("-4.5"), guarded("n/a")
+    ("'=1+1", '-4.5', 'n/a')
+    """
+    return f"'{cell}" if FORMULA.match(cell) else cell
+
+
+def unguarded(cell: str) -> str:
+    """Take back what `guarded` did."""
+    return cell[1:] if cell[:1] == "'" and FORMULA.match(cell) else cell
+
+
+def _encoded(text: str) -> bytes:
+    r"""UTF-8; bytes of a file name that are no UTF-8 as \udcNN, which JSON reads back."""
+    return text.encode("utf-8", "backslashreplace")
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return MISSING
@@ -65,7 +94,9 @@ def _cell(value: Any) -> str:
     if isinstance(value, (float, np.floating)):
         # str of a NumPy float is the shortest text that reads back as the same value of its type.
         return MISSING if math.isnan(value) else str(value)
-    return " ".join(str(value).split()) if isinstance(value, (str, Path)) else str(value)
+    if isinstance(value, (str, Path)):
+        return guarded(" ".join(str(value).split()))
+    return str(value)
 
 
 def write_tsv(
@@ -88,13 +119,13 @@ def write_tsv(
     OutputError
         If the file cannot be written.
     """
-    lines = ["\t".join(columns)]
+    lines = ["\t".join(map(_cell, columns))]
     for row in rows:
         values = [row[c] for c in columns] if isinstance(row, Mapping) else list(row)
         if len(values) != len(columns):
             raise ValueError(f"A row of {path.name} has {len(values)} values, not {len(columns)}.")
         lines.append("\t".join(map(_cell, values)))
-    write_bytes(path, ("\n".join(lines) + "\n").encode())
+    write_bytes(path, _encoded("\n".join(lines) + "\n"))
 
 
 def _plain(value: Any) -> Any:
@@ -127,7 +158,16 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     OutputError
         If the file cannot be written.
     """
-    write_bytes(path, (json_text(content) + "\n").encode())
+    write_bytes(path, _encoded(json_text(content) + "\n"))
+
+
+def stored_json(path: Path) -> dict[str, Any]:
+    """Give the content of a file of `write_json`; empty where there is none, or another thing."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return stored if isinstance(stored, dict) else {}
 
 
 def _header(statistics: Iterable[str]) -> list[str]:
@@ -189,8 +229,8 @@ def read_maxima(path: Path, statistics: Sequence[str] | None = None) -> dict[str
         that is not what it must be.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_file(path).decode()
+    except UnicodeDecodeError as error:
         raise InputError(f"the null cannot be read: {error}.", path) from error
     if not text.endswith("\n"):
         raise InputError("the null is cut short; run the analysis anew with --force.", path)
@@ -198,7 +238,7 @@ def read_maxima(path: Path, statistics: Sequence[str] | None = None) -> dict[str
     held = HEADERS.get(tuple(header.split("\t")))
     if held is None or (statistics is not None and set(held) != set(statistics)):
         wanted = "\t".join(_header(statistics or tuple(MAXIMA)))
-        raise InputError(f"the header is {header!r}, wanted {wanted!r}.", path, 1)
+        raise InputError(f"the header is {shown(header)}, wanted {wanted!r}.", path, 1)
     if not lines:
         raise InputError("the null holds no permutation.", path)
     values = np.empty((2 * len(held), len(lines)))
@@ -206,14 +246,14 @@ def read_maxima(path: Path, statistics: Sequence[str] | None = None) -> dict[str
         cells = line.split("\t")
         if len(cells) != len(values) + 1 or cells[0] != str(number):
             raise InputError(
-                f"wanted permutation {number} and {len(values)} values, found {line!r}.",
+                f"wanted permutation {number} and {len(values)} values, found {shown(line)}.",
                 path,
                 number + 2,
             )
         try:
             values[:, number] = [float(cell) for cell in cells[1:]]
         except ValueError as error:
-            raise InputError(f"{line!r} holds what is no number.", path, number + 2) from error
-        if not np.isfinite(values[:, number]).all():
-            raise InputError(f"{line!r} holds a value that is not finite.", path, number + 2)
+            raise InputError(f"{shown(line)} holds what is no number.", path, number + 2) from error
+        if not (np.abs(values[:, number]) <= np.finfo(np.float32).max).all():
+            raise InputError(f"{shown(line)} holds a value that is not finite.", path, number + 2)
     return {s: values[2 * i : 2 * i + 2].astype(MAXIMA[s][1]) for i, s in enumerate(held)}

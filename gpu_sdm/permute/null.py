@@ -42,6 +42,13 @@ class NullState:
         # Last, so that an interrupt in between leaves the old state.
         self.done = start + next(iter(chunk.values())).shape[1]
 
+    def first(self, permutations: int) -> NullState:
+        """Keep only the first permutations, which must be done."""
+        if permutations > self.done:
+            raise ValueError(f"{permutations} of {self.done} permutations cannot be kept")
+        kept = {name: values[:, :permutations].copy() for name, values in self.maxima.items()}
+        return NullState(kept, permutations)
+
 
 def refuse_nan(z: np.ndarray, space: Space, permutation: int) -> None:
     """Raise for a map (V,) that holds NaN.
