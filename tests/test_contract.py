@@ -76,7 +76,7 @@ def names(folder):
 def test_folder(made):
     home, _, _ = made
     out = home / "out"
-    assert {p.name for p in out.iterdir()} == {"maps", "null", "tables", "run.json"}
+    assert {p.name for p in out.iterdir()} == {"maps", "null", "tables", "run.json", "report.html"}
     assert names(out / "maps") == MAPS | VOXEL | TFCE
     assert names(out / "null") == {"maxima.tsv"}
     assert names(out / "tables") == {
@@ -88,7 +88,7 @@ def test_folder(made):
 
 def test_only_the_statistic_asked_for(made, tmp_path):
     _home, command, _ = made
-    asked = [*command, "--statistic", "voxel", "-n", "20"]
+    asked = [*command, "--statistic", "voxel", "-n", "20", "--no-report"]
     asked[asked.index("--out") + 1] = str(tmp_path / "o")
     subprocess.run(asked, check=True, capture_output=True)
     assert names(tmp_path / "o" / "maps") == MAPS | VOXEL

@@ -65,7 +65,7 @@ def test_the_commands_after_the_main_analysis_run(tmp_path):
     project = write_project(tmp_path / "PROJECT", studies=6)
     run = [sys.executable, "-m", "gpu_sdm.cli"]
     small = ["--voxel-size", "4", "--imputations", "3", "--permutations", "20"]
-    begin = [*run, "permute", str(project), "--out", "OUT", *small]
+    begin = [*run, "permute", str(project), "--out", "OUT", *small, "--no-report"]
     subprocess.run(begin, cwd=tmp_path, capture_output=True, check=True)
     block = re.search(r"## After the main analysis.*?```bash\n(.*?)```", README, re.S)[1]
     lines = [line.split("  #")[0].strip() for line in block.splitlines()]

@@ -167,7 +167,8 @@ def test_permute_uses_it(subjects, tmp_path, rng):
         out = tmp_path / f"out{len(extra)}"
         done = run(
             "permute", project, "--out", out, "--mask", mask, "--voxel-size", 4,
-            "--imputations", 2, "-n", 4, "--statistic", "voxel", "--threads", 1, *extra,
+            "--imputations", 2, "-n", 4, "--statistic", "voxel", "--threads", 1, "--no-report",
+            *extra,
         )  # fmt: skip
         assert done.exit_code == 0, done.output
         g.append(nib.load(out / "maps" / "g.nii.gz").get_fdata())

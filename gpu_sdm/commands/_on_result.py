@@ -63,6 +63,32 @@ AsJson = Annotated[
     bool,
     typer.Option("--json", rich_help_panel=OUTPUT, help="Print the table as JSON on stdout."),
 ]
+NoReport = Annotated[
+    bool,
+    typer.Option(
+        "--no-report",
+        rich_help_panel=OUTPUT,
+        help="Leave out OUT/report.html; gpu-sdm report OUT makes it later.",
+    ),
+]
+
+
+def report_of(analysis: Analysis | None, out: Path, left_out: bool) -> None:
+    """Write the page of a result that has just been made; without it the result still stands."""
+    from gpu_sdm import terminal
+
+    if left_out:
+        return
+    try:
+        from gpu_sdm.report.build import report
+
+        terminal.say(f"report: {report(out, analysis)}")
+    except Exception as error:  # whatever it is, hours of work are done and kept
+        reason = " ".join(str(error).split()) or type(error).__name__
+        terminal.say(
+            f"warning: the result is complete, but report.html could not be made ({reason}); "
+            f"gpu-sdm report {out} makes it again."
+        )
 
 
 def out_option(name: str) -> Any:

@@ -142,6 +142,7 @@ def model(
             "--force", rich_help_panel=shared.OUTPUT, help="Replace a finished result at --out."
         ),
     ] = False,
+    no_report: shared.NoReport = False,
 ) -> None:
     """Test a slope, a difference between groups, or a mean beside covariates."""
     from dataclasses import replace
@@ -177,6 +178,7 @@ def model(
     if subgroup is None:
         settings = replace(settings, formula=formula, contrast=tuple(contrast or ()))
         _run(dataset, settings, chosen, out, force, plot)
+        shared.report_of(None, out, no_report)
         print(out)  # noqa: T201 -- the contract: last line of stdout is the path of the result
         return
     models, count = subgroups(dataset, subgroup, settings.where)
@@ -185,6 +187,7 @@ def model(
     for one in models:
         own = replace(settings, formula=one.formula, contrast=(one.contrast,))
         result = _run(dataset, own, chosen, out / one.folder, force, None)
+        shared.report_of(None, out / one.folder, no_report)
         rows.append({"folder": one.folder, "contrast": one.contrast, **_row(result)})
     _show(rows, out)
     print(out)  # noqa: T201
@@ -204,7 +207,7 @@ def _run(
         from gpu_sdm.findings.bubble import require_moderator
 
         require_moderator(analysis.design)
-    terminal.show_summary(analysis)
+    terminal.show_summary(analysis, "model")
     check_memory(analysis)
     with terminal.StageProgress() as progress, terminal.StopAfterStep(progress) as step:
         try:

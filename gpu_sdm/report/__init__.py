@@ -1,0 +1,1 @@
+"""report.html: everything a result says, in one file that needs nothing else."""
