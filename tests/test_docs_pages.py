@@ -19,10 +19,11 @@ BLOCK = re.compile(
 )
 # Pages whose blocks another file runs, with inputs of its own or shortened.
 ELSEWHERE = {
-    "check": "test_check", "decode": "test_decode_command", "formats": "test_formats_docs", "images": "test_image_analysis",
+    "check": "test_check", "decode": "test_decode_command", "example": "test_pain_empathy_example",
+    "formats": "test_formats_docs", "hostile": "test_fuzz", "images": "test_image_analysis",
     "inference": "test_inference_docs", "models": "test_model_command", "samples": "test_combine",
-    "templates": "test_template_commands", "threshold": "test_threshold",
-    "studies": "test_study_tables", "example": "test_pain_empathy_example",
+    "studies": "test_study_tables", "templates": "test_template_commands",
+    "threshold": "test_threshold",
 }  # fmt: skip
 # Pages that start from the demo of the README and its result, on 4 mm.
 ON_DEMO = ("figures", "grade", "report", "robustness", "scaling")

@@ -196,7 +196,7 @@ def test_unlisted_files_and_text_and_codes_are_notices(tmp_path):
     assert set(kinds) == {"unlisted_file", "covariate_code", "text_column"}
     assert "the table has 'c': case matters" in kinds["unlisted_file"]
     assert "a.b (9999), c (-999)" in kinds["covariate_code"]
-    assert "sdm_table.txt:2: column 'soft' holds text ('SPM')" in kinds["text_column"]
+    assert "sdm_table.txt:2: column 'soft' holds text ('SPM') among numbers" in kinds["text_column"]
     assert list(dataset.studies[0].covariates) == ["iq"]
 
 

@@ -54,7 +54,7 @@ ADVICE: Mapping[str, str] = {
     "shared_peaks": "if they are one sample, keep one; if a file was copied, correct it.",
     "statistic_converted": "nothing, if the kind of statistic is right.",
     "swapped_axes": "compare with the paper: order and signs of the columns, and the space.",
-    "text_column": "nothing: it can be used as a factor.",
+    "text_column": "write numbers or NA if it is one; as it stands it can be used as a factor.",
     "threshold_assumed": "put each paper's own threshold in its place.",
     "threshold_df": "correct n1 and n2, or t_thr.",
     "threshold_may_be_z": "give t_thr as t with the study's df (--suggest-thresholds).",

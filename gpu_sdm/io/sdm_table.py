@@ -190,7 +190,7 @@ def _image_kinds(rows: Sequence[Row], table: Path, ledger: Ledger | None) -> dic
 def covariate_columns(
     columns: Sequence[str], rows: Sequence[Row], table: Path
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, str]], list[Notice]]:
-    """Numeric and text columns by name, then by study; notices on codes and on text columns."""
+    """Numeric and text columns by name, then by study; notices on codes, on words among numbers."""
     found: dict[str, dict[str, float]] = {}
     texts: dict[str, dict[str, str]] = {}
     notices = []
@@ -203,10 +203,11 @@ def covariate_columns(
             cell = row.get(column)
             value = math.nan if cell.lower() in MISSING else number(cell)
             if value is None:
-                text = f"{row.place(table)}column {shown(column)} holds text"
-                if column != SAMPLE:  # a text by its nature
-                    notices.append(Notice("text_column", f"{text} ({shown(cell)}); no number."))
                 cells = {r.get("study"): r.get(column) for r in rows}
+                # Words alone are meant as such; among numbers a word may be a slip.
+                if column != SAMPLE and any(number(c) is not None for c in cells.values()):
+                    text = f"{row.place(table)}column {shown(column)} holds text"
+                    notices.append(Notice("text_column", f"{text} ({shown(cell)}) among numbers."))
                 texts[column] = {s: "" if c.lower() in MISSING else c for s, c in cells.items()}
                 break
             values[row.get("study")] = value

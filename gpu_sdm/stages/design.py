@@ -84,12 +84,13 @@ def covariate_values(dataset: Dataset, names: Sequence[str]) -> tuple[Dataset, n
     for name in names:
         if name in available:
             continue
-        for notice in dataset.notices:
-            if notice.kind == "text_column" and f"column {name!r} holds text" in notice.message:
-                raise SettingError(
-                    f"covariate {name!r} is not numeric ({notice.message}); code it as numbers, "
-                    "and write NA for a missing value."
-                )
+        words = [(s.name, s.labels[name]) for s in dataset.studies if s.labels.get(name)]
+        if words:
+            study, word = next((w for w in words if not w[1][-1].isdigit()), words[0])
+            raise SettingError(
+                f"covariate {name!r} is not numeric ({study} has {word!r}); code it as numbers and "
+                "write NA for a missing value, or use it as a factor (gpu-sdm model --formula)."
+            )
         raise SettingError(
             f"covariate {name!r} is not in the table; it has: {', '.join(available) or 'none'}."
         )
