@@ -86,9 +86,9 @@ def covariate_values(dataset: Dataset, names: Sequence[str]) -> tuple[Dataset, n
             continue
         words = [(s.name, s.labels[name]) for s in dataset.studies if s.labels.get(name)]
         if words:
-            study, word = next((w for w in words if not w[1][-1].isdigit()), words[0])
+            whose, word = next((w for w in words if not w[1][-1].isdigit()), words[0])
             raise SettingError(
-                f"covariate {name!r} is not numeric ({study} has {word!r}); code it as numbers and "
+                f"covariate {name!r} is not numeric ({whose} has {word!r}); code it as numbers and "
                 "write NA for a missing value, or use it as a factor (gpu-sdm model --formula)."
             )
         raise SettingError(
