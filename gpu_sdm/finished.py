@@ -37,6 +37,12 @@ class Finished:
         What was asked for; `mask` is the folder's own.
     space : Space
         Grid and mask.
+
+    Examples
+    --------
+    >>> finished = open_result(out)
+    >>> finished.map("z").shape == (finished.space.n_voxels,), finished.has("p_fwe_tfce")
+    (True, True)
     """
 
     folder: Path
@@ -107,11 +113,17 @@ def open_result(folder: Path | str) -> Finished:
     ------
     InputError
         If it is not a finished one.
+
+    Examples
+    --------
+    >>> finished = open_result(out)
+    >>> finished.settings.permutations, finished.space.voxel_size
+    (20, 4)
     """
     folder = Path(folder)
     try:
         run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         run = None
     if not isinstance(run, dict) or run.get("program") != MARK or "settings" not in run:
         raise InputError(

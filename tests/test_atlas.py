@@ -280,7 +280,7 @@ def test_atlas_files_that_are_none_are_refused(tmp_path, values, message):
         (".csv", "colour,shape\nred,round\n", r"x\.csv:1: the header is 'colour shape'; wanted"),
         (".csv", "index,name\n", "holds no region"),
         (".json", "[1, 2]", "wanted one JSON object"),
-        (".json", "{", "is not JSON"),
+        (".json", "{", "is not valid JSON"),
     ],
 )
 def test_tables_of_names_with_faults_are_refused(tmp_path, suffix, text, message):

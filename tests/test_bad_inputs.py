@@ -68,7 +68,7 @@ FILES = {
     "name twice": (table(study="bob"), r":3: study 'bob' is already in line 2; .*must be unique"),
     "path separator": (table(study="../ana"), r":2: study name '\.\./ana' holds a path separator"),
     "backslash": (table(study="a\\b"), "path separator or control character; use letters"),
-    "control character": (table(study="a\x07b"), r"'a\\x07b' holds a path separator or control"),
+    "control character": (table(study="a\x07b"), r"txt:2: holds the control character '\\x07'"),
     "n1 missing": (table(n1=""), r":2: study 'ana' has n1 = ''; it must be a whole number"),
     "n1 NA": (table(n1="NA"), "has n1 = 'NA'; it must be a whole number of subjects"),
     "n1 text": (table(n1="twenty"), "has n1 = 'twenty'; it must be a whole number"),

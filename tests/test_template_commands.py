@@ -60,19 +60,19 @@ def hostile(folder):
     return [
         (folder / "none.nii", InputError, "is no file"),
         (folder / "none*.nii", InputError, "matches no file"),
-        (text, InputError, "cannot be read as a NIfTI image"),
-        (cut, InputError, "cannot be read"),
+        (text, InputError, "is not a NIfTI image"),
+        (cut, InputError, "cannot be unpacked .* damaged or cut short"),
         (nowhere, InputError, "does not say where its voxels lie"),
-        (nan, InputError, "affine is singular"),
-        (size, InputError, "cannot be read|has the axes"),
+        (nan, InputError, "affine that is not a number"),
+        (size, InputError, r"\(-46, 55, 46\), so it holds no voxel"),
         (huge, InputError, "header is damaged"),
-        (rgb, InputError, "real numbers are wanted"),
+        (rgb, InputError, "holds complex64 values; a map holds plain real numbers"),
         (template, InputError, "is a correlation template"),
         (write_image(folder / "constant.nii", ones), InputError, r"constant \(0.5\)"),
         (write_image(folder / "empty.nii", ones * np.nan), SpaceError, "no data .* in MNI space"),
         (write_image(folder / "zero.nii", ones * 0), SpaceError, "no data"),
         (write_image(folder / "far.nii", noise, far), SpaceError, "no data"),
-        (write_image(folder / "plane.nii", ones[0]), InputError, r"has the axes \(55, 46\)"),
+        (write_image(folder / "plane.nii", ones[0]), InputError, r"size \(55, 46\); a map has"),
     ]
 
 

@@ -75,12 +75,12 @@ def test_a_mask_of_bools_becomes_ones(tmp_path, space):
 
 def test_maps_that_cannot_be_used(tmp_path, space):
     (tmp_path / "text.nii.gz").write_text("no image")
-    for name in ("absent.nii.gz", "text.nii.gz"):
-        with pytest.raises(InputError, match=f"{name}: the map cannot be read"):
-            read_map(tmp_path / name, space)
+    for name, said in (("absent", "there is no such file"), ("text", "is not a NIfTI image")):
+        with pytest.raises(InputError, match=f"{name}.nii.gz: {said}"):
+            read_map(tmp_path / f"{name}.nii.gz", space)
     whole = write_named_map(tmp_path, "g", np.zeros(space.n_voxels), space)
     (tmp_path / "cut.nii.gz").write_bytes(whole.read_bytes()[:-40])
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="cannot be unpacked"):
         read_map(tmp_path / "cut.nii.gz", space)
     other = Space(3, np.ones(SHAPES[3], bool))
     with pytest.raises(SpaceError, match=r"\(61, 73, 61\) at 3 mm"):

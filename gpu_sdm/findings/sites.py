@@ -14,7 +14,7 @@ from gpu_sdm.data import _freeze
 from gpu_sdm.errors import SettingError
 from gpu_sdm.finished import Finished
 from gpu_sdm.io.volumes import read_mask
-from gpu_sdm.spaces import Space
+from gpu_sdm.spaces import Space, voxel_at
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,15 +164,8 @@ def point_sites(space: Space, xyz_mm: Sequence[tuple[float, float, float]]) -> l
     """
     mm, sites = space.mm(), []
     for wanted in xyz_mm:
-        distance = np.linalg.norm(mm - np.asarray(wanted), axis=1)
-        at = int(np.argmin(distance))
+        at = voxel_at(space, wanted)
         place, name = _triple(mm[at]), f"{wanted[0]:g},{wanted[1]:g},{wanted[2]:g}"
-        # Half a voxel along each axis: farther, its own voxel is not analysed.
-        if np.abs(mm[at] - np.asarray(wanted)).max() > space.voxel_size / 2 + 1e-6:
-            raise SettingError(
-                f"({name}) lies outside the mask; the nearest analysed voxel is at "
-                f"({place[0]:g},{place[1]:g},{place[2]:g}), {distance[at]:.1f} mm away."
-            )
         label = load_atlas().label_of(mm[[at]])[0]
         sites.append(Site(name, "point", np.array([at]), place, label))
     return sites

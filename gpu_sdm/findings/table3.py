@@ -10,6 +10,7 @@ from typing import Any
 
 from gpu_sdm.clusters import SIDES
 from gpu_sdm.findings.threshold import Thresholded
+from gpu_sdm.io.tables import guarded
 
 SPELT_OUT_PERCENT = 5.0  # smaller shares are summed as `other`
 LATEX = {
@@ -107,7 +108,7 @@ def to_csv(rows: Sequence[Mapping[str, str]]) -> bytes:
     if rows:
         writer = csv.DictWriter(text, list(rows[0]))
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({c: guarded(cell) for c, cell in row.items()} for row in rows)
     return text.getvalue().encode("utf-8-sig")
 
 

@@ -123,6 +123,12 @@ def read(
         If nothing readable is there, or a file cannot be used.
     SettingError
         If `assumed` cannot be a threshold.
+
+    Examples
+    --------
+    >>> dataset = read(project)
+    >>> dataset.names[:2], len(dataset.studies)
+    (('study00', 'study01'), 6)
     """
     path = Path(path)
     if assumed is not None:
@@ -138,6 +144,11 @@ def read_all(path: Path | str, assumed: Assumed | None = None) -> Dataset:
     """Read an input with the studies of unknown threshold, which an analysis would leave out.
 
     Their `t_threshold` is NaN; other arguments and errors are those of `read`.
+
+    Examples
+    --------
+    >>> len(read_all(project).studies)
+    6
     """
     path, ledger = Path(path), Ledger()
     dataset = with_unused(read(path, assumed=assumed, ledger=ledger), ledger, None)

@@ -40,13 +40,16 @@ class Header:
     offset: int  # bytes before the data
     slope: float
     intercept: float
+    maps: int = 1  # along the fourth axis
+    note: str = ""  # the description
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     """Give the plain bytes of a file, unpacked if they are compressed (whatever its name says)."""
     if not path.is_file():  # a named pipe would wait forever
-        raise InputError("is not a file; give a .nii or .nii.gz image.", path)
+        what = "is not a file" if path.exists() else "there is no such file"
+        raise InputError(f"{what}; give a .nii or .nii.gz image.", path)
     try:
         with path.open("rb") as file:
             packed = file.read(2) == GZIP
@@ -85,14 +88,21 @@ def sha256(path: Path) -> str:
         ) from error
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, stack: bool = False) -> Header:
     """Read and check the header of a map.
+
+    Parameters
+    ----------
+    path : path
+        The file, compressed or not.
+    stack : bool
+        Take several maps along the fourth axis too.
 
     Raises
     ------
     InputError
-        If the file is no NIfTI image of one map of real numbers with a sensible size and a place
-        in space.
+        If the file is no NIfTI image of real numbers, of one map where no stack is wanted, with a
+        sensible size and a place in space.
     """
     with _opened(path) as file:
         raw = file.read(max(SIZES.values()))
@@ -100,7 +110,7 @@ def read_header(path: Path) -> Header:
     if version is None:
         raise InputError("is not a NIfTI image; give a .nii or .nii.gz file.", path)
     header = _parsed(raw[: SIZES[version]], version, path)
-    shape = _shape(np.asarray(header["dim"]).astype(object), path)
+    shape, maps = _shape(np.asarray(header["dim"]).astype(object), path, stack)
     try:
         dtype = header.get_data_dtype()
     except Exception as error:  # nibabel has an error of its own for every header field
@@ -114,7 +124,9 @@ def read_header(path: Path) -> Header:
             f"says that its data begin at byte {offset:g}; its header is damaged.", path
         )
     slope, intercept = _scaling(header, path)
-    return Header(shape, _affine(header, path), dtype, int(offset), slope, intercept)
+    note = header["descrip"].item().decode("latin-1")
+    affine = _affine(header, path)
+    return Header(shape, affine, dtype, int(offset), slope, intercept, maps, note)
 
 
 def _version(raw: bytes) -> int | None:
@@ -136,7 +148,8 @@ def _parsed(raw: bytes, version: int, path: Path) -> Any:
         raise InputError("has a damaged NIfTI header; export it again.", path) from error
 
 
-def _shape(dim: np.ndarray, path: Path) -> tuple[int, int, int]:
+def _shape(dim: np.ndarray, path: Path, stack: bool) -> tuple[tuple[int, int, int], int]:
+    """Size of a map and number of maps."""
     axes = int(dim[0])
     if not 1 <= axes <= 7:
         raise InputError(f"claims {axes} axes; its header is damaged.", path)
@@ -146,7 +159,7 @@ def _shape(dim: np.ndarray, path: Path) -> tuple[int, int, int]:
     if axes < 3:
         raise InputError(f"has the size {sizes}; a map has three axes.", path)
     maps = int(np.prod(np.array(sizes[3:], object)))
-    if maps != 1:
+    if maps != 1 and (not stack or maps != sizes[3]):
         raise InputError(
             f"has the size {sizes}: {maps} volumes; a study has one map, so save that volume as a "
             "3-D image.",
@@ -159,7 +172,7 @@ def _shape(dim: np.ndarray, path: Path) -> tuple[int, int, int]:
             "header is damaged, or resample it.",
             path,
         )
-    return sizes[0], sizes[1], sizes[2]
+    return (sizes[0], sizes[1], sizes[2]), maps
 
 
 def _scaling(header: Any, path: Path) -> tuple[float, float]:
@@ -212,25 +225,49 @@ def read_data(path: Path, header: Header) -> np.ndarray:
     Raises
     ------
     InputError
-        If there are fewer bytes than the header announces.
+        If there are fewer bytes than the header announces, or what was compressed is damaged.
     """
+    (values,) = read_maps(path, header)
+    return values
+
+
+def read_maps(path: Path, header: Header, dtype: type = np.float32) -> Iterator[np.ndarray]:
+    """Read the maps of a stack one after the other: (X, Y, Z) of `dtype` each; as `read_data`."""
     wanted = int(np.prod(header.shape)) * header.dtype.itemsize
     with _opened(path) as file:
         found = len(file.read(header.offset))
-        # In pieces: a read of its full length would claim the memory before any byte is there.
-        raw = bytearray()
-        while piece := file.read(min(PIECE, wanted - len(raw))):
-            raw += piece
-    if found < header.offset or len(raw) < wanted:
-        raise InputError(
-            f"holds {len(raw):,} bytes of data where its header announces {wanted:,}; it is cut "
-            "short: copy it again.",
-            path,
-        )
+        for i in range(header.maps):
+            # In pieces: a read of its full length would claim the memory before any byte is there.
+            raw = bytearray()
+            while piece := file.read(min(PIECE, wanted - len(raw))):
+                raw += piece
+            if i == header.maps - 1:
+                _compare_checksum(file)
+            if found < header.offset or len(raw) < wanted:
+                held = i * wanted + len(raw)
+                raise InputError(
+                    f"holds {held:,} bytes of data where its header announces "
+                    f"{header.maps * wanted:,}; it is cut short: copy it again.",
+                    path,
+                )
+            yield _scaled(raw, header, dtype)
+
+
+def _compare_checksum(file: IO[bytes]) -> None:
+    """Read beyond the data: at the end of what was compressed its checksum is compared."""
+    try:
+        file.read(1)
+    except gzip.BadGzipFile as error:
+        # AES-SDM's files go on with bytes that are no gzip: not the map's, and so no harm.
+        if not str(error).startswith("Not a gzipped file"):
+            raise
+
+
+def _scaled(raw: bytearray, header: Header, dtype: type) -> np.ndarray:
     data = np.frombuffer(raw, header.dtype).reshape(header.shape, order="F")
     with np.errstate(over="ignore", invalid="ignore"):
-        values = data.astype(np.float32)
+        values: np.ndarray = data.astype(dtype)
         if (header.slope, header.intercept) != (1.0, 0.0):
-            values *= np.float32(header.slope)
-            values += np.float32(header.intercept)
+            values *= dtype(header.slope)
+            values += dtype(header.intercept)
     return values

@@ -15,17 +15,25 @@ from gpu_sdm.coordinates import to_mni
 from gpu_sdm.data import Dataset, Notice, Peaks, Study
 from gpu_sdm.errors import InputError, TooFewStudies
 from gpu_sdm.io._keep_on import Ledger, noted
-from gpu_sdm.io._table_rows import FORBIDDEN_IN_NAME, Row
+from gpu_sdm.io._table_rows import (
+    FORBIDDEN_IN_NAME,
+    FORMULA,
+    LONGEST_NAME,
+    MOST_STUDIES,
+    Row,
+    composed,
+    name_fault,
+    too_many_studies,
+)
 from gpu_sdm.io._text import LARGEST_T, shown
 from gpu_sdm.io._thresholds import CLUSTER, CLUSTER_MEANING, MISSING, Assumed, study_threshold
-from gpu_sdm.io.peak_files import NO_PEAKS, check_box, peak_doubts
+from gpu_sdm.io.peak_files import MOST_PEAKS, NO_PEAKS, check_box, peak_doubts
 from gpu_sdm.io.sdm_table import CORRECTIONS, UNKNOWN, covariate_columns, group_sizes
 from gpu_sdm.io.sdm_table import MISSING as NO_VALUE
 from gpu_sdm.statistics import KINDS, to_t
 
 SIGN = "sign"  # the kind of a height of which only the sign is known
-MOST_PEAKS = 2_000_000
-LONGEST_NAME = 150
+CUT_NAME = 150  # characters of a name that is made
 
 
 @dataclass(slots=True)
@@ -107,6 +115,10 @@ def to_dataset(
     """
     if not records:
         raise InputError("holds no study.", path)
+    if len(records) > MOST_STUDIES:
+        raise too_many_studies(path)
+    if sum(len(r.peaks) for r in records) > MOST_PEAKS:
+        raise InputError(f"holds more than {MOST_PEAKS:,} peaks; split it.", path)
     found = list(notices)
     if ledger is not None:
         ledger.names += [record.name for record in records]
@@ -196,7 +208,7 @@ def _peaks(
     xyz_mm = to_mni(reported, record.space)
     if compat:
         xyz_mm = np.trunc(xyz_mm) + 0.0  # -0 becomes 0
-    check_box(xyz_mm, reported, path.with_name(source), lines, record.space)
+    check_box(xyz_mm, reported, path.parent / source, lines, record.space)
     plain = set(columns.kind) <= {"t", SIGN}
     peaks = Peaks(
         xyz_mm, reported, t, known, lines, record.space, source,
@@ -209,21 +221,29 @@ def _peaks(
 
 def unique_names(names: Iterable[str], path: Path) -> tuple[list[str], list[Notice]]:
     """Make names that can name files: no path separators or control characters, none twice."""
-    used: set[str] = set()
+    used: dict[str, int] = {}  # name in lower case -> how often it was wanted
     found, notices = [], []
     for i, name in enumerate(names, 1):
-        plain = FORBIDDEN_IN_NAME.sub("_", name.strip())[:LONGEST_NAME].strip()
-        plain = plain or f"study {i}"
-        own, count = plain, 1
+        if i > MOST_STUDIES:
+            raise too_many_studies(path)
+        plain = own = _file_name(name) or f"study {i}"
         while own.lower() in used:
-            count += 1
-            own = f"{plain} ({count})"
-        used.add(own.lower())
+            used[plain.lower()] += 1
+            own = f"{plain} ({used[plain.lower()]})"
+        used[own.lower()] = 1
         found.append(own)
         if own != name:
             text = f"{path.name}: study {shown(name)} is called {shown(own)} here."
             notices.append(Notice("renamed_study", text))
     return found, notices
+
+
+def _file_name(name: str) -> str:
+    """Nearest name without fault; "" if nothing is left."""
+    plain = FORBIDDEN_IN_NAME.sub("_", composed(name[:LONGEST_NAME].strip()))[:CUT_NAME]
+    plain = plain.lstrip(FORMULA + ". ").encode()[: LONGEST_NAME - 20].decode(errors="ignore")
+    plain = plain.strip()
+    return f"_{plain}" if plain and name_fault(plain) else plain  # nul.txt
 
 
 def is_missing(cell: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,17 @@ from gpu_sdm.io.peak_files import IMAGE
 
 COLUMNS = ("study", "n1", "n2", "t_thr", "threshold")
 REQUIRED = ("study", "n1")
-FORBIDDEN_IN_NAME = re.compile(r"[/\\\x00-\x1f]")
+MOST_STUDIES = 20_000
+MOST_COLUMNS = 1_000
+# Path separators, control characters, and those that are not seen but turn what is: bidirectional
+# marks, line separators, halves of a surrogate pair.
+FORBIDDEN_IN_NAME = re.compile(
+    "[/\\\\\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
+)
+# What Windows keeps for devices, with any suffix.
+RESERVED_NAME = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³])(\..*)?", re.IGNORECASE | re.DOTALL)
+FORMULA = "=+-@"  # a spreadsheet that opens a table would compute such a cell
+LONGEST_NAME = 200  # bytes: file names have at most 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +77,24 @@ def read_rows(table: Path, ledger: Ledger | None = None) -> tuple[list[str], lis
                 table,
                 header_line,
             )
+    if len(columns) > MOST_COLUMNS:
+        raise InputError(
+            f"has {len(columns):,} columns, more than {MOST_COLUMNS:,}; keep those that matter.",
+            table,
+            header_line,
+        )
     rows: list[Row] = []
     lines_of: dict[str, int | None] = {}
     for i, line in filled[1:]:
         with noted(ledger):
             cells = _cells(line, separator, columns, table, i)
-            row = Row(i, dict(zip(columns, cells, strict=True)))
+            named = dict(zip(columns, cells, strict=True))
+            named["study"] = composed(named["study"])
+            row = Row(i, named)
             check_name(row, lines_of, table)
             rows.append(row)
+            if len(rows) > MOST_STUDIES:
+                raise too_many_studies(table)
     if not rows and (ledger is None or not ledger.errors):
         raise InputError("names columns but no study; add one row per study.", table)
     return columns, rows, digest
@@ -107,15 +128,40 @@ def _unquoted(cell: str) -> str:
     return cell[1:-1].strip() if quoted else cell
 
 
+def composed(name: str) -> str:
+    """Give a name in the one spelling of its accents (NFC); file names of macOS have the other."""
+    return unicodedata.normalize("NFC", name)
+
+
+def name_fault(name: str) -> str:
+    """Say why a name cannot name files on every computer; "" if it can."""
+    if FORBIDDEN_IN_NAME.search(name):
+        return "holds a path separator or control character"
+    if name in (".", ".."):
+        return "is that of a folder"
+    if RESERVED_NAME.fullmatch(name):
+        return "is that of a device on Windows"
+    if name.startswith(tuple(FORMULA)):
+        return f"begins with {name[:1]}, which a spreadsheet would compute"
+    if len(name.encode()) > LONGEST_NAME:
+        return f"has {len(name.encode())} bytes, more than {LONGEST_NAME}"
+    return ""
+
+
+def too_many_studies(path: Path) -> InputError:
+    """Say that an input holds more studies than are read."""
+    return InputError(f"holds more than {MOST_STUDIES:,} studies; split it.", path)
+
+
 def check_name(row: Row, lines: dict[str, int | None], table: Path) -> None:
     """Check that the study's name can name files and is new; remember its line."""
     name = row.get("study")
     if not name:
         raise InputError("has no study name; fill its first column.", table, row.line)
-    if FORBIDDEN_IN_NAME.search(name):
+    fault = name_fault(name)
+    if fault:
         raise InputError(
-            f"study name {shown(name)} holds a path separator or control character; use "
-            "letters, digits, dots, - and _.",
+            f"study name {shown(name)} {fault}; use letters, digits, dots, - and _.",
             table,
             row.line,
         )
@@ -125,4 +171,11 @@ def check_name(row: Row, lines: dict[str, int | None], table: Path) -> None:
             table,
             row.line,
         )
-    lines[name] = row.line
+    if name.lower() in lines:
+        raise InputError(
+            f"study {shown(name)} differs from that of line {lines[name.lower()]} only by upper "
+            "and lower case, and their files would be one on Windows and macOS; rename one.",
+            table,
+            row.line,
+        )
+    lines[name] = lines[name.lower()] = row.line

@@ -14,16 +14,15 @@ import numpy as np
 from gpu_sdm.data import Dataset, Notice, Study
 from gpu_sdm.errors import OutputError
 from gpu_sdm.io._records import SIGN
-from gpu_sdm.io._table_rows import COLUMNS
+from gpu_sdm.io._table_rows import COLUMNS, LONGEST_NAME
 from gpu_sdm.io._text import number, shown
 from gpu_sdm.io.flat import PEAK, STUDY
 from gpu_sdm.io.peak_files import IMAGE, NO_PEAKS
 from gpu_sdm.io.sdm_table import TABLE
-from gpu_sdm.io.tables import write_bytes
+from gpu_sdm.io.tables import guarded, write_bytes
 from gpu_sdm.statistics import KINDS
 
 HEADER = ("study", "n1", "n2", "threshold", "correction", "space", *PEAK[:5])
-LONGEST_NAME = 200  # bytes
 
 
 def exact(value: float) -> str:
@@ -88,7 +87,7 @@ def write_csv(dataset: Dataset, path: Path, delimiter: str = ",") -> list[Notice
     notices: list[Notice] = []
     text = io.StringIO(newline="")
     writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
-    writer.writerows(flat_rows(dataset, notices))
+    writer.writerows(map(guarded, row) for row in flat_rows(dataset, notices))
     write_bytes(path, text.getvalue().encode())
     return notices
 

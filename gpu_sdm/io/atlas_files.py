@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from gpu_sdm.errors import InputError
+from gpu_sdm.io._json import parsed
 from gpu_sdm.io._text import read_lines, shown
 from gpu_sdm.io.volumes import read_volume
 
@@ -20,16 +21,13 @@ LARGEST = 2**24  # beyond it single precision no longer holds every whole number
 
 
 def _is_number(cell: str) -> bool:
-    return re.fullmatch(r"\d+", cell.strip(), re.ASCII) is not None
+    return re.fullmatch(r"\d{1,8}", cell.strip(), re.ASCII) is not None
 
 
 def _json_names(path: Path, lines: list[str]) -> dict[int, str]:
-    try:
-        content = json.loads("\n".join(lines))
-    except ValueError as error:
-        raise InputError(f"is not JSON ({error}).", path) from error
+    content = parsed("\n".join(lines), path)
     if not isinstance(content, dict) or not all(
-        _is_number(k) and isinstance(v, str) for k, v in content.items()
+        _is_number(k) and isinstance(v, str) and v.strip() for k, v in content.items()
     ):
         raise InputError(
             'wanted one JSON object of region numbers and names, e.g. {"1": "Insula_L"}.', path
@@ -51,6 +49,16 @@ def _columns(path: Path, header: list[str]) -> tuple[int, int]:
             f"the header is {shown(' '.join(header))}; wanted a column {wanted}.", path, 1
         )
     return number, name
+
+
+def _rows(path: Path, lines: list[str], mark: str) -> Iterator[list[str]]:
+    reader = csv.reader(lines, delimiter=mark)
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise InputError(
+            f"cannot be split into cells ({error}); check the quotes.", path, reader.line_num
+        ) from error
 
 
 def read_region_names(path: Path | str) -> dict[int, str]:
@@ -80,7 +88,7 @@ def read_region_names(path: Path | str) -> dict[int, str]:
     mark = max("\t;,", key=lambda m: lines[0].count(m))
     names: dict[int, str] = {}
     number, name = 0, 1
-    for i, cells in enumerate(csv.reader(lines, delimiter=mark), 1):
+    for i, cells in enumerate(_rows(path, lines, mark), 1):
         if not any(cell.strip() for cell in cells):
             continue
         if i == 1 and not _is_number(cells[0]):

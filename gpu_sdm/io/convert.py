@@ -86,6 +86,14 @@ def convert(
         nothing changes.
     SettingError
         If the format is not clear.
+
+    Examples
+    --------
+    >>> from gpu_sdm.io import read
+    >>> convert(read(project), folder / "studies.csv")
+    ()
+    >>> read(folder / "studies.csv").names == read(project).names
+    True
     """
     out = Path(out)
     name = format_for(out, to)

@@ -12,10 +12,18 @@ from gpu_sdm.data import Dataset, Notice
 from gpu_sdm.errors import InputError
 from gpu_sdm.io._keep_on import Ledger, noted
 from gpu_sdm.io._records import MOST_PEAKS, Record, is_missing, to_dataset
-from gpu_sdm.io._table_rows import Row, check_name
+from gpu_sdm.io._table_rows import (
+    MOST_COLUMNS,
+    MOST_STUDIES,
+    Row,
+    check_name,
+    composed,
+    too_many_studies,
+)
 from gpu_sdm.io._text import decimal_comma, first_text, number, read_lines, shown
 from gpu_sdm.io._thresholds import Assumed
 from gpu_sdm.io.peak_files import NO_PEAKS, SIGNS
+from gpu_sdm.io.tables import unguarded
 from gpu_sdm.statistics import KINDS
 
 STUDY = ("study", "n1", "n2", "threshold", "threshold_kind", "correction", "space")
@@ -43,8 +51,14 @@ def sniff(path: Path) -> bool:
 
 
 def delimiter(header: str) -> str:
-    """Separator of the cells of a header line."""
-    return next((d for d in DELIMITERS if d in header), ",")
+    """Separator of the cells of a header line: the one that makes most names known."""
+    known = {*STUDY, *PEAK, *OTHER_NAMES}
+
+    def score(mark: str) -> tuple[int, int]:
+        cells = {cell.strip(" \"'").lower() for cell in header.split(mark)}
+        return len(cells & known), header.count(mark)
+
+    return max(DELIMITERS, key=score)
 
 
 def read_flat(
@@ -89,7 +103,7 @@ def _csv(lines: Sequence[str], separator: str, path: Path) -> Rows:
     reader = csv.reader((f"{line}\n" for line in lines), delimiter=separator, strict=True)
     try:
         for cells in reader:
-            yield reader.line_num, cells
+            yield reader.line_num, [unguarded(cell.strip()) for cell in cells]
     except csv.Error as error:
         raise InputError(
             f"cannot be split into cells ({error}); check the quotes.", path, reader.line_num
@@ -110,6 +124,7 @@ def dataset_of(
     rows = ((i, [c.strip() for c in cells]) for i, cells in rows)
     filled = ((i, cells) for i, cells in rows if any(cells))
     line, header = next(filled, (1, []))
+    header = [" ".join(name.split()) for name in header]  # a name in quotes may have two lines
     table = _Table(path, _columns(header, path, line), cell)
     for count, (i, cells) in enumerate(filled, 1):
         if count > MOST_PEAKS:
@@ -133,6 +148,12 @@ def _columns(header: Sequence[str], path: Path, line: int) -> list[str]:
         columns.pop()
     if "" in columns:
         raise InputError(f"column {columns.index('') + 1} has no name.", path, line)
+    if len(columns) > MOST_COLUMNS:
+        raise InputError(
+            f"has {len(columns):,} columns, more than {MOST_COLUMNS:,}; keep those that matter.",
+            path,
+            line,
+        )
     twice = [c for c, n in Counter(columns).items() if n > 1]
     if twice:
         raise InputError(f"column {shown(twice[0])} appears twice; keep one.", path, line)
@@ -156,6 +177,8 @@ class _Table:
         self.path, self.columns, self.cell = path, columns, cell
         self.covariates = [c for c in columns if c not in (*STUDY, *PEAK)]
         self.studies: dict[str, tuple[Record, dict[str, str]]] = {}
+        self.nothing: dict[str, int] = {}  # study -> line of its row without coordinates
+        self.lines: dict[str, int | None] = {}  # name, also in lower case -> first line
 
     def records(self) -> list[Record]:
         """Studies in order of first appearance, with all their cells."""
@@ -170,7 +193,7 @@ class _Table:
     def fault(self, line: int, column: str, found: str, wanted: str) -> InputError:
         """Name a cell, what it holds and what it should."""
         where = f"column {column}"
-        if self.cell is not None:
+        if self.cell is not None and column in self.columns:
             where = f"cell {self.cell(line, self.columns.index(column))} ({where})"
         held = f"holds {shown(found)}" if found else "is empty"
         return InputError(f"{where} {held}; {wanted}.", self.path, line)
@@ -186,7 +209,7 @@ class _Table:
                 line,
             )
         row = dict(zip(self.columns, cells, strict=False))
-        name = row.get("study", "")
+        name = composed(row.get("study", ""))
         if not name:
             raise self.fault(
                 line, "study", "",
@@ -194,7 +217,9 @@ class _Table:
             )  # fmt: skip
         if name not in self.studies:
             record = Record(Row(line, {"study": name}))
-            check_name(record.row, {}, self.path)
+            check_name(record.row, self.lines, self.path)
+            if len(self.studies) == MOST_STUDIES:
+                raise too_many_studies(self.path)
             self.studies[name] = record, {"study": name}
         record, held = self.studies[name]
         self._study_cells(name, held, row, line)
@@ -225,11 +250,12 @@ class _Table:
         if all(map(is_missing, place)):
             if not is_missing(text) or len(record.peaks):
                 raise self.fault(line, "x", place[0], "a peak needs its coordinates, in mm")
+            self.nothing.setdefault(record.name, line)
             return
-        if not record.peaks.line and record.row.line != line:
+        if record.name in self.nothing:
             raise InputError(
                 f"study {shown(record.name)} has a peak here and a row without coordinates, which "
-                f"says that it found nothing, in line {record.row.line}; keep one.",
+                f"says that it found nothing, in line {self.nothing[record.name]}; keep one.",
                 self.path,
                 line,
             )
@@ -250,12 +276,13 @@ class _Table:
             own = -1 if value < 0 else 1 if KINDS[kind].signed else sign
         if sign and sign != own:
             raise self.fault(line, "sign", word, "the statistic itself has the other sign")
-        record.peaks.add(xyz, value, kind, line, own)
         if record.space == NO_PEAKS:
             name = space.lower().replace(" ", "_")
-            record.space = OTHER_SPACES.get(name, name)
-            if record.space not in CONVERSIONS:
+            known = OTHER_SPACES.get(name, name)
+            if known not in CONVERSIONS:
                 raise self.fault(line, "space", space, f"write one of {', '.join(CONVERSIONS)}")
+            record.space = known
+        record.peaks.add(xyz, value, kind, line, own)
 
     def _number(self, line: int, column: str, cell: str, wanted: str = "write a number") -> float:
         value = number(cell)

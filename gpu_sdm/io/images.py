@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import unicodedata
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -30,7 +31,12 @@ NEEDS_COMPANION = ("contrast",)
 
 
 def stem_of(path: Path) -> str | None:
-    """File name without .nii or .nii.gz; None for other files."""
+    """File name without .nii or .nii.gz, as names of studies are spelt; None for other files."""
+    written = _as_written(path)
+    return None if written is None else unicodedata.normalize("NFC", written)
+
+
+def _as_written(path: Path) -> str | None:
     for ending in ENDINGS:
         if path.name.lower().endswith(ending):
             return path.name[: -len(ending)]
@@ -57,6 +63,7 @@ def find_images(
     """
     images: dict[str, Path] = {}
     preprocessed: dict[str, Path] = {}
+    names = set(names)
     for path in files:
         stem = stem_of(path)
         if stem is None:
@@ -108,7 +115,7 @@ def inspect_image(
         If a header cannot be used, a contrast has no standard error, or the only map is a pp_
         file of which the table does not say that it holds effect sizes.
     """
-    stem, notices = stem_of(path) or "", []
+    stem, written, notices = stem_of(path) or "", _as_written(path) or "", []
     if stem not in names and kind not in ("g", "d"):
         raise InputError(
             f"study {shown(study)} has only this map, which AES-SDM may have made from peaks; if "
@@ -118,7 +125,7 @@ def inspect_image(
         )
     kind = kind or "t"
     beside = {
-        suffix: [p for p in (path.with_name(stem + suffix + e) for e in ENDINGS) if p.is_file()]
+        suffix: [p for e in ENDINGS if (p := path.with_name(written + suffix + e)).is_file()]
         for suffix in ("_var", "_se")
         if stem + suffix not in names
     }

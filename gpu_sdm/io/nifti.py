@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpu_sdm.errors import InputError, SpaceError
+from gpu_sdm.errors import SpaceError
+from gpu_sdm.io._nifti_file import read_data, read_header
 from gpu_sdm.io.tables import write_bytes
 from gpu_sdm.spaces import Space
 
@@ -129,17 +130,10 @@ def read_map(path: Path, space: Space) -> np.ndarray:
     SpaceError
         If it lies on another grid.
     """
-    import nibabel
-    from nibabel.filebasedimages import ImageFileError
-
-    try:
-        image = nibabel.load(path)
-        volume = np.asanyarray(image.dataobj)
-    except (OSError, EOFError, ValueError, ImageFileError) as error:
-        raise InputError(f"the map cannot be read: {error}.", path) from error
-    if volume.shape != space.shape or not np.allclose(image.affine, space.affine, atol=1e-4):
+    header = read_header(path)
+    if header.shape != space.shape or not np.allclose(header.affine, space.affine, atol=1e-4):
         raise SpaceError(
-            f"{path} has shape {volume.shape} and another grid than the analysis, which is "
+            f"{path} has shape {header.shape} and another grid than the analysis, which is "
             f"{space.shape} at {space.voxel_size} mm in MNI space."
         )
-    return space.extract(volume).astype(np.float32)
+    return space.extract(read_data(path, header))

@@ -156,9 +156,11 @@ def _flat(annotations: Any, where: str, path: Path) -> dict[str, Any]:
 
 def _mapping(value: Any, where: str, path: Path) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
+        # Not the content of a list: nested deeply, it could not even be written out.
+        found = "a list" if isinstance(value, list) else shown(str(value))
         raise InputError(
-            f"{where or 'the file'} is {shown(str(value))} and not an object; download the "
-            "studyset nested, not as lists of ids.",
+            f"{where or 'the file'} is {found} and not an object; download the studyset nested, "
+            "not as lists of ids.",
             path,
         )
     return value
@@ -172,7 +174,7 @@ def _list(parent: Any, key: str, where: str, path: Path) -> Sequence[Any]:
 
 
 def _number(value: Any) -> float | None:
-    return None if isinstance(value, bool) else number(str(value))
+    return None if isinstance(value, (bool, Mapping, list)) else number(str(value))
 
 
 def _cell(value: Any) -> str:
@@ -199,7 +201,8 @@ def _columns(facts: Sequence[Mapping[str, Any]], path: Path, notices: list[Notic
     """Names of what may serve as covariates."""
     found = dict.fromkeys(
         key for one in facts for key, value in one.items()
-        if isinstance(key, str) and key.strip() and key.lower() not in NOT_COVARIATES
+        if isinstance(key, str) and key.strip() and key.isprintable()
+        and key.lower() not in NOT_COVARIATES
         and not isinstance(value, (Mapping, list))
     )  # fmt: skip
     if len(found) > MOST_COLUMNS:
@@ -247,9 +250,8 @@ def _value(point: Mapping[str, Any], at: str, path: Path) -> tuple[float | None,
         if kind is not None and one.get("value") is not None:
             value = _number(one["value"])
             if value is None:
-                raise InputError(
-                    f"{at}.values[{i}].value is {shown(str(one['value']))} and not a number.", path
-                )
+                found = "a list" if isinstance(one["value"], list) else shown(str(one["value"]))
+                raise InputError(f"{at}.values[{i}].value is {found} and not a number.", path)
             given.setdefault(kind, value)
     for kind in VALUES.values():
         if kind in given:

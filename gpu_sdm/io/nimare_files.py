@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,14 @@ from gpu_sdm.data import Dataset
 from gpu_sdm.errors import InputError
 from gpu_sdm.io._json import json_start, load_json
 from gpu_sdm.io._keep_on import Ledger
+from gpu_sdm.io._text import read_file, reason
 from gpu_sdm.io._thresholds import Assumed
 from gpu_sdm.io.nimads import dataset_of
+from gpu_sdm.io.peak_files import MOST_PEAKS
 
 AXES = ("x", "y", "z")
 STATISTICS = {"t_stat": "T", "z_stat": "Z"}
+MOST_UNPACKED = 1 << 29  # bytes of a parquet table
 PARQUET = ("studies.parquet", "analyses.parquet")
 
 
@@ -41,7 +44,8 @@ def read_nimare(
         If the file or a value in it cannot be used; the message names the place.
     """
     content, digest = load_json(path)
-    studies = [_study(key, study, path) for key, study in content.items()]
+    whole = _object(content, "the file", path)
+    studies = [_study(key, study, path) for key, study in whole.items()]
     sha256 = {path.name: digest}
     return dataset_of({"studies": studies}, path, sha256, compat, assumed, ledger)
 
@@ -93,6 +97,22 @@ def _points(coords: Any, where: str, path: Path) -> list[dict[str, Any]]:
     ]
 
 
+def _check_sizes(tables: Sequence[Path]) -> None:
+    """Refuse tables that unpack to more than can be held: a few bytes may stand for many rows."""
+    from pyarrow import parquet
+
+    for table in tables:
+        with parquet.ParquetFile(table) as file:
+            known = file.metadata
+        size = sum(known.row_group(i).total_byte_size for i in range(known.num_row_groups))
+        if known.num_rows > MOST_PEAKS or size > MOST_UNPACKED:
+            raise InputError(
+                f"unpacks to {known.num_rows:,} rows and {size:,} bytes, more than "
+                f"{MOST_PEAKS:,} and {MOST_UNPACKED:,}; split it.",
+                table,
+            )
+
+
 def read_parquet(
     path: Path, compat: bool = False, assumed: Assumed | None = None, ledger: Ledger | None = None
 ) -> Dataset:
@@ -113,10 +133,15 @@ def read_parquet(
             f"as NIMADS JSON ({error}).",
             path,
         ) from error
-    try:
-        content = Studyset(str(path)).to_dict()
-    except Exception as error:  # NiMARE raises whatever the damage led to
-        raise InputError(f"cannot be read by NiMARE ({error}).", path) from error
     tables = sorted(path.glob("*.parquet"))
-    sha256 = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in tables}
+    sha256 = {file.name: hashlib.sha256(read_file(file)).hexdigest() for file in tables}
+    try:
+        _check_sizes(tables)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = Studyset(str(path)).to_dict()
+    except InputError:
+        raise
+    except Exception as error:  # NiMARE raises whatever the damage led to
+        raise InputError(f"cannot be read by NiMARE ({reason(error)}).", path) from error
     return dataset_of(content, path, sha256, compat, assumed, ledger)

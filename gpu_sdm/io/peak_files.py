@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from gpu_sdm.spaces import ORIGIN_MM, SHAPES
 
 NO_PEAKS = "no_peaks"
 SUFFIXES = (*CONVERSIONS, NO_PEAKS)
+MOST_PEAKS = 2_000_000  # of all studies
+LONGEST_ROW = 1_000  # characters
 IMAGE = "image"  # in place of a space: the file is the study's map
 SIGNS = {"p": 1.0, "n": -1.0}
 
@@ -58,23 +61,24 @@ def find_files(
     notices = []
     listed = _listing(folder)
     images, preprocessed = find_images(listed, names, ledger)
+    known = set(names)
     spoilt: set[str] = set()  # studies with a file that an error was noted of
     for path in listed:
         if not path.name.lower().endswith(".txt"):
             continue
-        stem = path.name[:-4]
+        stem = unicodedata.normalize("NFC", path.name[:-4])
         study, _, suffix = stem.rpartition(".")
         if suffix.lower() in SUFFIXES and study:
-            if study not in names:
+            if study not in known:
                 notices.append(Notice("unlisted_file", _unlisted(path, study, names)))
             elif study in files:
                 with noted(ledger):
                     raise InputError(_two_files(study, files[study][0], path), path)
             else:
                 files[study] = (path, suffix.lower())
-        elif study in names or stem in names:
-            found = f"the suffix {shown(suffix)} is unknown" if study in names else "has no suffix"
-            name = study if study in names else stem
+        elif study in known or stem in known:
+            found = f"the suffix {shown(suffix)} is unknown" if study in known else "has no suffix"
+            name = study if study in known else stem
             spoilt.add(name)
             with noted(ledger):
                 raise InputError(
@@ -180,7 +184,8 @@ def read_peaks(
 def _parse(line: str, path: Path, line_number: int) -> tuple[list[float], bool]:
     """Three coordinates and t (or its sign), and whether t is known."""
     # A comma counts once, so that "1,,3,4" is a missing value and not three values.
-    cells = re.split(r"\s*,\s*|\s+", re.sub(r"[\s,]+$", "", line.lstrip()))
+    long = len(line) > LONGEST_ROW  # blanks would be searched through once for each of them
+    cells = [] if long else re.split(r"\s*,\s*|\s+", re.sub(r"[\s,]+$", "", line.lstrip()))
     xyz = [number(c) for c in cells[:3]]
     if len(cells) == 4 and None not in xyz:
         sign, t = SIGNS.get(cells[3].lower()), number(cells[3])

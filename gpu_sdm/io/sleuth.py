@@ -11,7 +11,7 @@ from gpu_sdm.data import Dataset, Notice
 from gpu_sdm.errors import InputError
 from gpu_sdm.io._keep_on import Ledger
 from gpu_sdm.io._records import SIGN, PeakColumns, Record, to_dataset, unique_names
-from gpu_sdm.io._table_rows import Row
+from gpu_sdm.io._table_rows import MOST_STUDIES, Row, too_many_studies
 from gpu_sdm.io._text import first_text, number, read_lines, shown
 from gpu_sdm.io._thresholds import Assumed
 from gpu_sdm.io.tables import write_bytes
@@ -98,6 +98,8 @@ def _experiments(
             if subjects:
                 size = subjects[1].strip()
                 found.append(("; ".join(title), start, size, PeakColumns()))
+                if len(found) > MOST_STUDIES:
+                    raise too_many_studies(path)
             elif size:  # an experiment without foci, and the next one's name
                 title, start, size = [line.lstrip("/").strip()], i, ""
             else:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import glob
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
 from gpu_sdm.errors import InputError
-from gpu_sdm.io._nifti_file import sha256
+from gpu_sdm.io import _nifti_file
+from gpu_sdm.io._nifti_file import Header, read_header, sha256
 from gpu_sdm.io.image_effects import has_data
 from gpu_sdm.io.volumes import TEMPLATE_MARK
 from gpu_sdm.spaces import SHAPES, grid_affine
 
 ENDINGS = (".nii", ".nii.gz")  # what is taken from a folder
-MOST_VOXELS = 2**26  # of one map: 0.5 mm over the whole head
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,11 +25,28 @@ class SubjectFile:
     """An image file with the map of one subject, or of several along its fourth axis."""
 
     path: Path
-    shape: tuple[int, int, int]
-    affine: np.ndarray  # (4, 4) voxel to millimetres
-    maps: int
-    stacked: bool  # a fourth axis is there
+    header: Header
     sha256: str  # of the file
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Size of a map."""
+        return self.header.shape
+
+    @property
+    def affine(self) -> np.ndarray:
+        """(4, 4) float64 voxel to millimetres."""
+        return self.header.affine
+
+    @property
+    def maps(self) -> int:
+        """Number of maps."""
+        return self.header.maps
+
+    @property
+    def stacked(self) -> bool:
+        """Whether it holds several maps."""
+        return self.header.maps > 1
 
     def same_grid(self, voxel_size: int) -> bool:
         """Tell whether its voxels are those of the analysis grid."""
@@ -90,21 +105,6 @@ def find_images(given: Sequence[Path | str], without: Path | None = None) -> lis
     return sorted(found.values(), key=lambda f: (f.name, str(f)))
 
 
-def _open(path: Path) -> Any:
-    import nibabel
-    from nibabel.filebasedimages import ImageFileError
-    from nibabel.spatialimages import HeaderDataError
-
-    try:
-        # Kept open, a compressed stack is unpacked once and not once per map.
-        return nibabel.load(path, mmap=False, keep_file_open=True)
-    except (
-        OSError, EOFError, ValueError, AttributeError, ArithmeticError, MemoryError, zlib.error,
-        ImageFileError, HeaderDataError,
-    ) as error:  # fmt: skip
-        raise InputError(f"cannot be read as a NIfTI image ({error}).", path) from error
-
-
 def inspect(path: Path) -> SubjectFile:
     """Read and check the header of an image.
 
@@ -114,32 +114,10 @@ def inspect(path: Path) -> SubjectFile:
         If it is not an image of real numbers with 3 or 4 axes, a sensible size and a place in
         space, or if it is a template.
     """
-    image = _open(path)
-    shape = tuple(int(n) for n in getattr(image, "shape", ()))
-    while len(shape) > 4 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(shape) not in (3, 4) or min(shape) < 1:
-        raise InputError(f"has the axes {shape}; 3 are wanted, or 4 with subjects last.", path)
-    if int(np.prod(shape[:3], dtype=object)) > MOST_VOXELS:
-        raise InputError(f"claims {shape[:3]} voxels per map; its header is damaged.", path)
-    if image.get_data_dtype().kind not in "iuf":
-        raise InputError(f"holds {image.get_data_dtype()}; real numbers are wanted.", path)
-    header = image.header
-    if "sform_code" in header and header["sform_code"] <= 0 and header["qform_code"] <= 0:
-        raise InputError(
-            "does not say where its voxels lie (sform and qform codes are 0); export it with its "
-            "affine in MNI space.",
-            path,
-        )
-    affine = np.asarray(image.affine, np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-9:
-        raise InputError("the image's affine is singular: its voxels have no place.", path)
-    note = header["descrip"].item() if "descrip" in header else b""
-    if note.decode("latin-1").startswith(TEMPLATE_MARK):
+    header = read_header(path, stack=True)
+    if header.note.startswith(TEMPLATE_MARK):
         raise InputError("is a correlation template, not a subject's map; leave it out.", path)
-    maps = shape[3] if len(shape) == 4 else 1
-    grid = shape[0], shape[1], shape[2]
-    return SubjectFile(path, grid, affine, maps, len(shape) == 4, sha256(path))
+    return SubjectFile(path, header, sha256(path))
 
 
 def read_maps(file: SubjectFile, voxel_size: int) -> Iterator[np.ndarray]:
@@ -165,13 +143,7 @@ def read_maps(file: SubjectFile, voxel_size: int) -> Iterator[np.ndarray]:
     InputError
         If its data cannot be read.
     """
-    proxy = _open(file.path).dataobj
-    for i in range(file.maps):
-        try:
-            raw = proxy[..., i] if file.stacked else np.asarray(proxy)
-        except (OSError, EOFError, ValueError, ArithmeticError, MemoryError, zlib.error) as error:
-            raise InputError(f"its data cannot be read ({error}).", file.path) from error
-        data = np.asarray(raw, np.float64).reshape(file.shape)
+    for data in _nifti_file.read_maps(file.path, file.header, np.float64):
         there = has_data(data)
         if file.same_grid(voxel_size):
             yield np.where(there, data, np.nan)

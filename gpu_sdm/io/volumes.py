@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import zlib
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 from gpu_sdm.config import Settings
 from gpu_sdm.data import KNOWN_WIDTH, Bounds
 from gpu_sdm.errors import InputError, NumericalError, SpaceError
+from gpu_sdm.io._nifti_file import read_data, read_header, read_maps
 from gpu_sdm.io.tables import write_bytes
 from gpu_sdm.spaces import SHAPES, Space, grid_affine
 from gpu_sdm.templates import (
@@ -22,6 +23,7 @@ from gpu_sdm.templates import (
     from_correlations,
 )
 
+MOST_VALUES = 2**28  # of a template; 1 GiB
 TEMPLATE_MARK = "gpu-sdm correlation template"  # in the header of what `save_template` writes
 
 
@@ -31,7 +33,7 @@ def read_volume(path: Path | str, ndim: int = 3) -> tuple[np.ndarray, np.ndarray
     Parameters
     ----------
     path : path
-        .nii or .nii.gz (or any image that nibabel reads).
+        .nii or .nii.gz.
     ndim : int
         Wanted number of axes; last axes of length 1 beyond it are dropped.
 
@@ -47,25 +49,19 @@ def read_volume(path: Path | str, ndim: int = 3) -> tuple[np.ndarray, np.ndarray
     InputError
         If it is missing, cannot be read or has another number of axes.
     """
-    import nibabel
-    from nibabel.filebasedimages import ImageFileError
-
     path = Path(path)
-    if not path.is_file():
-        raise InputError("there is no such file; give a NIfTI image.", path)
-    try:
-        image = nibabel.load(path)
-        data = image.get_fdata(dtype=np.float32, caching="unchanged")
-        affine = np.asarray(image.affine, np.float64)
-    except (OSError, EOFError, ValueError, AttributeError, zlib.error, ImageFileError) as error:
-        raise InputError(f"cannot be read as a NIfTI image ({error}).", path) from error
-    while data.ndim > ndim and data.shape[-1] == 1:
-        data = data[..., 0]
-    if data.ndim != ndim:
-        raise InputError(f"the image has {data.ndim} axes {data.shape}; {ndim} are wanted.", path)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-9:
-        raise InputError("the image's affine is singular: its voxels have no place.", path)
-    return data, affine
+    header = read_header(path, stack=True)
+    shape = (*header.shape, *([header.maps] if header.maps > 1 else []))
+    if len(shape) != ndim:
+        raise InputError(f"the image has {len(shape)} axes {shape}; {ndim} are wanted.", path)
+    if ndim == 3:
+        return read_data(path, header), header.affine
+    if math.prod(shape) > MOST_VALUES:
+        raise InputError(
+            f"claims the size {shape}, more than {MOST_VALUES:,} values; its header is damaged.",
+            path,
+        )
+    return np.stack(list(read_maps(path, header)), axis=-1), header.affine
 
 
 def _on_grid(
@@ -144,7 +140,7 @@ def voxel_size_of(path: Path | str) -> int:
     SpaceError
         If it has the shape of none of the grids.
     """
-    shape = read_volume(path, ndim=4)[0].shape[:3]
+    shape = read_header(Path(path), stack=True).shape
     for size, wanted in SHAPES.items():
         if shape == wanted:
             return size

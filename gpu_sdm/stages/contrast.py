@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from gpu_sdm.errors import SettingError
+from gpu_sdm.io._text import shown
 
 NUMBER = re.compile(r"\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+")
 WEIGHTS = re.compile(r"^[-+.\deE\s]+(?:,[-+.\deE\s]+)+$")
@@ -18,11 +19,12 @@ def _weights(text: str, names: Sequence[str]) -> np.ndarray:
         values = [float(w) for w in text.split(",")]
     except ValueError as error:
         raise SettingError(
-            f"contrast is {text!r}; give {len(names)} weights, one for each of: {', '.join(names)}."
+            f"contrast is {shown(text, 200)}; give {len(names)} weights, one for each of: "
+            f"{', '.join(names)}."
         ) from error
     if len(values) != len(names):
         raise SettingError(
-            f"contrast {text!r} has {len(values)} weights; the model has {len(names)} "
+            f"contrast {shown(text, 200)} has {len(values)} weights; the model has {len(names)} "
             f"coefficients: {', '.join(names)}."
         )
     return np.array(values)
@@ -44,6 +46,8 @@ def _combination(text: str, known: Mapping[str, np.ndarray]) -> np.ndarray:
         number = re.match(rf"({NUMBER.pattern})\s*\*\s*", text[at:])
         if number:
             factor *= float(number[1])
+            if not np.isfinite(factor):
+                break
             at += number.end()
         name = next((n for n in longest if _starts(text[at:], n)), None)
         if name is None:
@@ -54,8 +58,8 @@ def _combination(text: str, known: Mapping[str, np.ndarray]) -> np.ndarray:
         if not text[at:].strip():
             return total
     raise SettingError(
-        f"contrast is {text!r}, of which {text[at:].strip()!r} is not known; write weights "
-        f'("0,1,-1") or names such as "a - b" of: '
+        f"contrast is {shown(text, 200)}, of which {shown(text[at:].strip())} is not known; write "
+        f'weights ("0,1,-1") or names such as "a - b" of: '
         f"{', '.join(n for n in known if '[' not in n or '[T.' in n)}."
     )
 
@@ -116,9 +120,11 @@ def contrast_rows(
     found = np.array(rows, np.float64).reshape(len(rows), len(names))
     for i in range(len(found)):
         if not np.isfinite(found[i]).all() or not np.abs(found[i]).max() > 0:
-            raise SettingError(f"contrast {labels[i]!r} gives weights of {found[i].tolist()}.")
+            raise SettingError(
+                f"contrast {shown(labels[i], 200)} gives weights of {found[i].tolist()}."
+            )
         if np.linalg.matrix_rank(found[: i + 1]) <= i:
             raise SettingError(
-                f"contrast {labels[i]!r} follows from those before it; leave it out."
+                f"contrast {shown(labels[i], 200)} follows from those before it; leave it out."
             )
     return found, tuple(labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +11,14 @@ import numpy as np
 
 from gpu_sdm.data import Dataset, Notice
 from gpu_sdm.errors import SettingError
+from gpu_sdm.io._text import shown
 
 TRANSFORMS = ("C", "center", "scale", "poly")
 GRAMMAR = "columns, numbers, + - * : ( ) and C(), center(), scale(), poly(column, degree)"
 TOKEN = re.compile(r"\s*(?:(`[^`]+`|[^\W\d][\w.]*)|(\d+(?:\.\d+)?)|([-+*:(),]))")
 HIGHEST_DEGREE = 5
+LONGEST = 2_000  # characters
+MOST_CROSSED = 8  # * or : in one formula: each * may double the terms
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,13 +44,15 @@ class Matrix:
 
 
 def _refuse(formula: str, what: str) -> SettingError:
-    return SettingError(f"formula is {formula!r}: {what}; it may hold {GRAMMAR}.")
+    return SettingError(f"formula is {shown(formula, 200)}: {what}; it may hold {GRAMMAR}.")
 
 
 def _tokens(formula: str) -> list[tuple[str, str]]:
     """(kind, text) of each word: "name", "number" or the sign itself."""
     if "~" in formula:
         raise _refuse(formula, "it has a left side (~), which is always the effect")
+    if len(formula) > LONGEST:
+        raise SettingError(f"formula has {len(formula):,} characters, more than {LONGEST:,}.")
     found: list[tuple[str, str]] = []
     at, text = 0, formula.rstrip()
     while at < len(text):
@@ -58,6 +64,8 @@ def _tokens(formula: str) -> list[tuple[str, str]]:
         at = match.end()
     if not found:
         raise _refuse(formula, "it is empty")
+    if sum(kind in "*:" for kind, _ in found) > MOST_CROSSED:
+        raise _refuse(formula, f"it crosses more than {MOST_CROSSED + 1} columns")
     return found
 
 
@@ -87,12 +95,15 @@ def columns_of(formula: str, known: Sequence[str]) -> tuple[list[str], list[str]
     columns: list[str] = []
     inside: list[str] = []
     plain: list[str] = []
-    i = 0
+    i, unsigned = 0, ""
     while tokens[i][0] != "end":
         kind, text = tokens[i]
+        if kind in ("name", "number", "(") and i and tokens[i - 1][0] in ("name", "number", ")"):
+            unsigned = unsigned or shown(text)
         call = kind == "name" and tokens[i + 1][0] == "("
         if call and text not in TRANSFORMS:
-            raise _refuse(formula, f"{text}() is not allowed")
+            called = text if text.isprintable() and len(text) <= 40 else shown(text)
+            raise _refuse(formula, f"{called}() is not allowed")
         if call:
             column = tokens[i + 2]
             closing = i + 3
@@ -103,6 +114,11 @@ def columns_of(formula: str, known: Sequence[str]) -> tuple[list[str], list[str]
                 closing = i + 5
             if column[0] != "name" or tokens[closing][0] != ")":
                 raise _refuse(formula, f"{text}() takes one column")
+            # Within a call formulaic reads Python, in which these are no names of columns.
+            word = "." in column[1] or keyword.iskeyword(column[1])
+            if word and not column[1].startswith("`"):
+                name = shown(column[1])
+                raise _refuse(formula, f"{name} needs backticks (`) there: {text}(`...`)")
             columns.append(column[1].strip("`"))
             (inside if text == "C" else plain).append(column[1].strip("`"))
             i = closing + 1
@@ -118,12 +134,14 @@ def columns_of(formula: str, known: Sequence[str]) -> tuple[list[str], list[str]
     for used in columns:
         if used not in known:
             raise SettingError(
-                f"formula is {formula!r}: {used!r} is not in the table; it has: "
+                f"formula is {shown(formula, 200)}: {shown(used)} is not in the table; it has: "
                 f"{', '.join(known) or 'no further column'}."
             )
+    if unsigned:
+        raise _refuse(formula, f"there is no sign before {unsigned}")
     for used in inside:
         if used in plain:
-            raise _refuse(formula, f"{used!r} is used both as a number and as C({used})")
+            raise _refuse(formula, f"{shown(used)} is used both as a number and as C()")
     return list(dict.fromkeys(columns)), list(dict.fromkeys(inside))
 
 
@@ -196,7 +214,7 @@ def model_matrix(
     frame = pd.DataFrame(table, index=range(len(studies)))
     try:
         made = Formula(formula).get_model_matrix(frame, output="pandas")
-    except FormulaicError as error:
+    except (FormulaicError, SyntaxError) as error:
         said = str(error).strip().splitlines()
         raise _refuse(formula, f"it cannot be read ({said[0] if said else error!r})") from error
     spec = made.model_spec

@@ -45,7 +45,7 @@ import numpy as np
 
 from gpu_sdm.data import Bounds, Dataset, Notice, Peaks, Study
 from gpu_sdm.errors import InputError
-from gpu_sdm.io._table_rows import FORBIDDEN_IN_NAME
+from gpu_sdm.io._table_rows import name_fault
 from gpu_sdm.io._text import shown
 from gpu_sdm.io.sdm_table import SAMPLE
 
@@ -139,10 +139,10 @@ def _check(label: str, group: Sequence[Study], dataset: Dataset) -> None:
             "name the sample otherwise.",
             dataset.path,
         )
-    if FORBIDDEN_IN_NAME.search(label) or label.startswith("."):
+    fault = "begins with a dot" if label.startswith(".") else name_fault(label)
+    if fault:
         raise InputError(
-            f"sample {shown(label)} holds a path separator or control character, or begins with "
-            "a dot; use letters, digits, dots, - and _.",
+            f"sample {shown(label)} {fault}; use letters, digits, dots, - and _.",
             dataset.path,
         )
 

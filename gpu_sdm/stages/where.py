@@ -5,13 +5,17 @@ from __future__ import annotations
 import ast
 import math
 import operator
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from gpu_sdm.data import Dataset, Notice, Study
 from gpu_sdm.errors import SettingError
+from gpu_sdm.io._text import CONTROL, shown
 
 SAY = "write for example \"disorder == 'MDD' and age < 40\""
+LONGEST = 2_000  # characters
+LARGEST = 1e300
 COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
@@ -40,17 +44,26 @@ def values_of(study: Study) -> dict[str, float | str]:
     }
 
 
+def _source(node: ast.expr) -> str:
+    try:
+        return shown(ast.unparse(node), 200)
+    except RecursionError:
+        return "what is nested too deeply"
+
+
 def _constant(node: ast.expr) -> float | str:
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        value = _constant(node.operand)
+        value = _constant(node.operand) if isinstance(node.operand, ast.Constant) else ""
         if isinstance(value, float):
             return -value
     if isinstance(node, ast.Constant):
         if isinstance(node.value, str):
             return node.value
         if isinstance(node.value, (int, float)) and not isinstance(node.value, bool):
+            if abs(node.value) > LARGEST:
+                raise SettingError(f"where holds a number beyond {LARGEST:g}; {SAY}.")
             return float(node.value)
-    raise SettingError(f"where holds {ast.unparse(node)!r}; {SAY}.")
+    raise SettingError(f"where holds {_source(node)}; {SAY}.")
 
 
 def _side(node: ast.expr, values: Mapping[str, float | str]) -> Any:
@@ -61,7 +74,7 @@ def _side(node: ast.expr, values: Mapping[str, float | str]) -> Any:
         return _constant(node)
     if node.id not in values:
         raise SettingError(
-            f"where names {node.id!r}, which is no column of the table; it has: "
+            f"where names {shown(node.id)}, which is no column of the table; it has: "
             f"{', '.join(values)}. {SAY[0].upper()}{SAY[1:]}."
         )
     value = values[node.id]
@@ -78,7 +91,7 @@ def _holds(node: ast.expr, values: Mapping[str, float | str]) -> bool:
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
         return not _holds(node.operand, values)
     if not isinstance(node, ast.Compare):
-        raise SettingError(f"where holds {ast.unparse(node)!r}, which is no comparison; {SAY}.")
+        raise SettingError(f"where holds {_source(node)}, which is no comparison; {SAY}.")
     left = _side(node.left, values)
     found = []
     for op, right_node in zip(node.ops, node.comparators, strict=True):
@@ -86,11 +99,11 @@ def _holds(node: ast.expr, values: Mapping[str, float | str]) -> bool:
         if type(op) not in COMPARE or isinstance(right, list) != isinstance(
             op, (ast.In, ast.NotIn)
         ):
-            raise SettingError(f"where holds {ast.unparse(node)!r}; {SAY}.")
+            raise SettingError(f"where holds {_source(node)}; {SAY}.")
         for one in right if isinstance(right, list) else [right]:
             if isinstance(left, list) or isinstance(left, str) != isinstance(one, str):
                 raise SettingError(
-                    f"where compares {ast.unparse(node)!r}, a number with a text; put texts, and "
+                    f"where compares {_source(node)}, a number with a text; put texts, and "
                     "only texts, in quotes."
                 )
         found.append(COMPARE[type(op)](left, right))
@@ -123,10 +136,17 @@ def select(dataset: Dataset, where: str | None) -> Dataset:
     """
     if where is None:
         return dataset
+    if len(where) > LONGEST:
+        raise SettingError(
+            f"where has {len(where):,} characters, more than {LONGEST:,}; mark the studies in a "
+            "column of the table and name that."
+        )
     try:
-        tree = ast.parse(where, mode="eval").body
-    except (SyntaxError, ValueError) as error:
-        raise SettingError(f"where is {where!r}, which cannot be read; {SAY}.") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on escapes such as \d in a text
+            tree = ast.parse(where, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise SettingError(f"where is {shown(where, 200)}, which cannot be read; {SAY}.") from error
     kept, notices = [], []
     for study in dataset.studies:
         try:
@@ -137,8 +157,9 @@ def select(dataset: Dataset, where: str | None) -> Dataset:
             notices.append(Notice("where_missing", text))
     if len(kept) < 2:
         raise SettingError(
-            f"where is {where!r}, which holds for {len(kept)} of {len(dataset.studies)} studies; "
-            "a meta-analysis needs at least 2."
+            f"where is {shown(where, 200)}, which holds for {len(kept)} of "
+            f"{len(dataset.studies)} studies; a meta-analysis needs at least 2."
         )
-    text = f"{len(kept)} of {len(dataset.studies)} studies have {where}."
+    said = CONTROL.sub("?", " ".join(where.split()))
+    text = f"{len(kept)} of {len(dataset.studies)} studies have {said}."
     return dataset.subset(kept, (*notices, Notice("where", text)))
