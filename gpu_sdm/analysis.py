@@ -13,6 +13,7 @@ import numba
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from gpu_sdm import cache
 from gpu_sdm.backend import Backend
 from gpu_sdm.config import Settings
 from gpu_sdm.data import Bounds, Dataset, Notice, Study, StudyTerms
@@ -37,8 +38,7 @@ from gpu_sdm.templates import Template
 Progress = Callable[[str, int, int], None]
 # A part of every run's identity: raise it when a change alters results, so that unfinished work
 # of another version is not continued.
-CODE_VERSION = "1"
-
+CODE_VERSION = "2"
 
 LIBERAL = (
     "effects that are imputed from a model with {tested} agree with it by construction, so its "
@@ -281,6 +281,8 @@ def prepare(
     ):
         text = LIBERAL.format(tested=" and ".join(model.tested))
         doubts += (Notice("liberal_moderator", text),)
+    if why := cache.trouble():
+        doubts += (Notice("no_cache", why),)
     few = permutations_notice(min(settings.permutations, plan.distinct()), plan.distinct())
     return Analysis(
         dataset,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -35,6 +36,7 @@ CONSTRAINTS: dict[str, Interval | Options] = {
     "impute_under": Options(("model", "null")),
     "exchange": Options(EXCHANGES),
     "compat": Options((None, "sdm-6.21")),
+    "stop_hits": Interval(1, 1_000_000, integer=True),
 }
 DISCARDS = Interval(0, 1000, integer=True)
 # From .5 on the CUDA kernel's sum of the mass is exact (kernels/max_cluster.cu).
@@ -49,6 +51,9 @@ BEFORE: dict[str, Any] = {
     "where": None,
     "impute_under": "model",
     "sample_correlation": 0.5,
+    "stop_at": None,
+    "stop_hits": 20,
+    "stop_statistic": None,
 }
 
 
@@ -107,6 +112,12 @@ class Settings:
         (docs/samples.md).
     compat : {None, "sdm-6.21"}
         Reproduce SDM-PSI 6.21's known deviations, to compare with its output.
+    stop_at : tuple of three float, optional
+        MNI mm of a voxel of the mask: stop when its corrected p is decided (docs/scaling.md).
+    stop_hits : int
+        Permutations whose maximum must reach the value observed there.
+    stop_statistic : str, optional
+        Which of `statistic` decides; None: TFCE where it is asked for, else the first.
 
     Raises
     ------
@@ -142,6 +153,9 @@ class Settings:
     cluster_threshold: float | None = None
     sample_correlation: float = 0.5
     compat: str | None = None
+    stop_at: tuple[float, float, float] | None = None
+    stop_hits: int = 20
+    stop_statistic: str | None = None
 
     def __post_init__(self) -> None:
         if self.impute_under is None:
@@ -158,6 +172,7 @@ class Settings:
             self, "statistic", tuple(s for s in STATISTICS if s in set(self.statistic))
         )
         self._check_cluster_threshold()
+        self._check_stop()
         if len(set(self.covariates)) != len(self.covariates):
             raise SettingError(f"covariates names one twice: {'+'.join(self.covariates)}.")
         if self.formula is not None and self.covariates:
@@ -183,6 +198,26 @@ class Settings:
                 )
         elif asked:
             object.__setattr__(self, "cluster_threshold", CLUSTER_THRESHOLD)
+
+    def _check_stop(self) -> None:
+        """Fill in which statistic stops; refuse one that is not asked for."""
+        if self.stop_at is None:
+            if self.stop_statistic is not None:
+                raise SettingError("stop_statistic needs stop_at, the peak that it belongs to.")
+            return
+        place = tuple(float(v) for v in self.stop_at)
+        if len(place) != 3 or not all(math.isfinite(v) for v in place):
+            raise SettingError(f"stop_at is {self.stop_at}; give three numbers, MNI mm.")
+        object.__setattr__(self, "stop_at", place)
+        chosen = self.stop_statistic
+        if chosen is None:
+            chosen = "tfce" if "tfce" in self.statistic else self.statistic[0]
+        if chosen not in self.statistic:
+            raise SettingError(
+                f"stop_statistic is {chosen!r}; it must be one of those asked for: "
+                f"{', '.join(self.statistic)}."
+            )
+        object.__setattr__(self, "stop_statistic", chosen)
 
     def noise_law(self) -> tuple[str, float]:
         """Kind and parameter of the noise field, e.g. ("scan", 0.77)."""

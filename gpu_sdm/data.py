@@ -36,7 +36,15 @@ class Notice:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Peaks:
-    """Reported peaks of one study; empty for a study without findings."""
+    """Reported peaks of one study; empty for a study without findings.
+
+    Examples
+    --------
+    >>> from gpu_sdm import read
+    >>> peaks = read(project).studies[0].peaks
+    >>> peaks.space, peaks.source, peaks.xyz_mm.shape, bool(peaks.known.all())
+    ('spm_mni', 'study00.spm_mni.txt', (4, 3), True)
+    """
 
     xyz_mm: np.ndarray  # (n, 3) float64, MNI millimetres after conversion
     xyz_reported: np.ndarray  # (n, 3) float64, as read
@@ -89,7 +97,15 @@ class ImageFile:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Study:
-    """One contrast of one sample, or the mean of several contrasts of it."""
+    """One contrast of one sample, or the mean of several contrasts of it.
+
+    Examples
+    --------
+    >>> from gpu_sdm import read
+    >>> study = read(project).studies[0]
+    >>> study.name, study.two_sample, study.df == study.n1 - 1, len(study.peaks)
+    ('study00', False, True, 4)
+    """
 
     name: str
     n1: int  # patients, or the only group
@@ -126,7 +142,15 @@ class Study:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """What was read: studies in table order, and every doubt about them."""
+    """What was read: studies in table order, and every doubt about them.
+
+    Examples
+    --------
+    >>> from gpu_sdm import read
+    >>> dataset = read(project)
+    >>> dataset.subset(["study01", "study03"]).names
+    ('study01', 'study03')
+    """
 
     studies: tuple[Study, ...]
     notices: tuple[Notice, ...]

@@ -33,10 +33,34 @@ def memory_bytes() -> int | None:
     try:
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
+                left = _group_memory()
+                free = int(line.split()[1]) * 1024
+                return free if left is None else min(free, left)
     except (OSError, ValueError, IndexError):
         pass
     return None
+
+
+def _group_memory() -> int | None:
+    """Memory that a container or a batch job leaves, None where none sets a limit (cgroup v2)."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines()
+        inside = next((line[3:] for line in lines if line.startswith("0::")), "")
+        folder, left = Path("/sys/fs/cgroup") / inside.lstrip("/"), None
+        for group in (folder, *folder.parents):
+            limit = group / "memory.max"
+            if group == Path("/sys/fs") or not limit.is_file():
+                continue
+            most = limit.read_text(encoding="ascii").strip()
+            if most != "max":
+                stat = (group / "memory.stat").read_text(encoding="ascii").split()
+                # File pages are given back when memory is short.
+                anonymous = int(stat[stat.index("anon") + 1])
+                rest = max(int(most) - anonymous, 0)
+                left = rest if left is None else min(left, rest)
+        return left
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def environment() -> dict[str, str]:

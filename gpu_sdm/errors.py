@@ -58,3 +58,7 @@ class CheckpointMismatch(OutputError):
 
 class NumericalError(GpuSdmError):
     """A map holds NaN; the message gives the voxel in MNI millimetres."""
+
+
+class WorkersLost(GpuSdmError):
+    """The workers of a cluster are gone, or die on the same work; what is finished is kept."""

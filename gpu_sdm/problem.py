@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, Protocol
+
 import numpy as np
 
 from gpu_sdm.analysis import Analysis, Progress, timed
@@ -14,8 +17,27 @@ from gpu_sdm.stages.meta import joint, meta
 from gpu_sdm.stages.subjects import SubjectBank, subject_bank
 
 
+class Scratch(Protocol):
+    """Files for what does not fit the memory (gpu_sdm.distribute.scratch)."""
+
+    def finished(self, name: str, shape: Sequence[int]) -> dict[str, float] | None:
+        """Give the counts of an array that an earlier start completed."""
+
+    def finish(self, name: str, shape: Sequence[int], counts: dict[str, float]) -> None:
+        """Note that an array is complete."""
+
+    def array(self, name: str, shape: tuple[int, ...]) -> Any:
+        """Open an array."""
+
+    def rows(self, name: str, sizes: Sequence[int], n_voxels: int) -> Sequence[Any]:
+        """Open an array as one for each of the sizes."""
+
+
 def complete_effects(
-    analysis: Analysis, progress: Progress, timings: dict[str, float]
+    analysis: Analysis,
+    progress: Progress,
+    timings: dict[str, float],
+    scratch: Scratch | None = None,
 ) -> tuple[np.ndarray, dict[str, int]]:
     """Estimate and impute (M, K, V) effects; where all are known take them as they are."""
     settings, backend, space = analysis.settings, analysis.backend, analysis.space
@@ -23,6 +45,9 @@ def complete_effects(
     if analysis.imputations == 1:
         effects = known_effects(analysis.bounds, space)
         return effects, {"voxels_not_converged": 0, "imputation_fallbacks": 0}
+    shape = (analysis.imputations, *analysis.bounds.lower.shape)
+    if scratch is not None and (kept := scratch.finished("effects", shape)) is not None:
+        return scratch.array("effects", shape), {name: int(n) for name, n in kept.items()}
     with timed(timings, "likelihood"):
         fit = estimate(
             analysis.bounds,
@@ -45,8 +70,11 @@ def complete_effects(
             space,
             backend.name,
             lambda done, total: progress("imputation", done, total),
+            into=None if scratch is None else lambda shape: scratch.array("effects", shape),
         )
     counts = {"voxels_not_converged": fit.not_converged, "imputation_fallbacks": fallbacks}
+    if scratch is not None:
+        scratch.finish("effects", shape, dict(counts))
     return effects, counts
 
 
@@ -74,13 +102,44 @@ def _refit(analysis: Analysis) -> Refit:
     )
 
 
+def _bank(analysis: Analysis, progress: Progress, scratch: Scratch | None) -> SubjectBank:
+    """Simulate the subjects, or find them where an earlier start left them."""
+    settings, space = analysis.settings, analysis.space
+    studies = analysis.design.dataset.studies
+    sizes = [s.n for s in studies]
+    shape = (sum(sizes), space.n_voxels)
+    if scratch is not None and (kept := scratch.finished("subjects", shape)) is not None:
+        n1, n2 = (np.array([getattr(s, n) for s in studies], np.int64) for n in ("n1", "n2"))
+        residuals = tuple(scratch.rows("subjects", sizes, space.n_voxels))
+        return SubjectBank(residuals, n1, n2, kept["infeasible"])
+    bank = subject_bank(
+        studies,
+        space,
+        settings.seed,
+        settings.noise_law(),
+        None if analysis.template is None else analysis.template.r_face[space.index],
+        analysis.backend,
+        lambda done, total: progress("subjects", done, total),
+        into=None if scratch is None else lambda n, v: scratch.rows("subjects", n, v),
+    )
+    if scratch is not None:
+        scratch.finish("subjects", shape, {"infeasible": bank.infeasible})
+    return bank
+
+
 def build_problem(
-    analysis: Analysis, progress: Progress, timings: dict[str, float]
+    analysis: Analysis,
+    progress: Progress,
+    timings: dict[str, float],
+    scratch: Scratch | None = None,
 ) -> tuple[Problem, Pooled, dict[str, int]]:
-    """Estimate, impute, pool and simulate subjects: all that the permutations need."""
+    """Estimate, impute, pool and simulate subjects: all that the permutations need.
+
+    Effects and subject images go to files where a `scratch` is given.
+    """
     settings, backend, space = analysis.settings, analysis.backend, analysis.space
     x, terms, rows = analysis.design.X, analysis.terms, analysis.design.contrast
-    effects, counts = complete_effects(analysis, progress, timings)
+    effects, counts = complete_effects(analysis, progress, timings, scratch)
     with timed(timings, "pooling"):
         pooled = meta(effects, terms, x, rows[0], settings.tau2, space, backend.name)
         if len(rows) > 1:
@@ -88,15 +147,7 @@ def build_problem(
     bank: SubjectBank | None = None
     with timed(timings, "subjects"):
         if settings.exchange == "subjects" and not analysis.design.moderator:
-            bank = subject_bank(
-                analysis.design.dataset.studies,
-                space,
-                settings.seed,
-                settings.noise_law(),
-                None if analysis.template is None else analysis.template.r_face[space.index],
-                backend,
-                lambda done, total: progress("subjects", done, total),
-            )
+            bank = _bank(analysis, progress, scratch)
     problem = Problem(
         effects=effects,
         bank=bank,

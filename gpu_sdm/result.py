@@ -77,6 +77,15 @@ class Result:
         Content of run.json.
     coefficients : list of rows
         All coefficients of a formula at the peak of every cluster.
+
+    Examples
+    --------
+    `result` is what `gpu_sdm.run` gives.
+
+    >>> result.frame("studies")[["study", "n1", "df"]].shape
+    (6, 3)
+    >>> sorted(result.maxima), result.provenance["studies"]
+    (['tfce', 'voxel'], 6)
     """
 
     settings: Settings

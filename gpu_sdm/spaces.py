@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpu_sdm.errors import SpaceError
+from gpu_sdm.errors import SettingError, SpaceError
 
 # 2, 3 and 4 mm grids share the centre of the first voxel and the extent (180 x 216 x 180 mm).
 ORIGIN_MM = (90.0, -126.0, -72.0)
@@ -105,3 +105,24 @@ class Space:
         return hashlib.sha256(
             f"{self.voxel_size}".encode() + np.packbits(self.mask.ravel(order="F")).tobytes()
         ).hexdigest()
+
+
+def voxel_at(space: Space, xyz_mm: tuple[float, float, float]) -> int:
+    """Give the voxel of the mask (its position) in which a point lies, MNI millimetres.
+
+    Raises
+    ------
+    SettingError
+        If it is not in the mask; names the nearest voxel that is.
+    """
+    mm, wanted = space.mm(), np.asarray(xyz_mm, float)
+    distance = np.linalg.norm(mm - wanted, axis=1)
+    at = int(np.argmin(distance))
+    # Half a voxel along each axis: farther, its own voxel is not analysed.
+    if np.abs(mm[at] - wanted).max() > space.voxel_size / 2 + 1e-6:
+        place, nearest = (",".join(f"{v:g}" for v in p) for p in (wanted, mm[at]))
+        raise SettingError(
+            f"({place}) lies outside the mask; the nearest analysed voxel is at ({nearest}), "
+            f"{distance[at]:.1f} mm away."
+        )
+    return at

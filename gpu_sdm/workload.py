@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from time import monotonic
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -25,6 +26,9 @@ from gpu_sdm.stages.design import design
 from gpu_sdm.stages.effects import study_terms
 from gpu_sdm.stages.samples import merge_samples
 from gpu_sdm.stages.subjects import SubjectBank
+
+if TYPE_CHECKING:
+    from gpu_sdm.distribute.scratch import Scratch
 
 FIELDS = 17  # distinct noise fields, repeated; prime, so that no study count falls in step
 PLAIN_BLOCK = 512  # voxels on which the plain reference is timed
@@ -155,6 +159,21 @@ class Workload:
             observed_z=self.fields[0],
             forming=Forming.of(settings.cluster_threshold, self.space),
         )
+
+    def problem_on_disk(self, scratch: Scratch) -> Problem:
+        """Give the engine the same as `problem`, effects and residuals in files of slabs."""
+        m, k, v = self.imputations, len(self.terms.j), self.space.n_voxels
+        bank = self._bank(self.fields[:, :1])
+        effects: Any = scratch.array("effects", (m, k, v))
+        residuals: Any = scratch.rows("subjects", [len(r) for r in bank.residuals], v)
+        for first in range(0, v, BLOCK):
+            block = slice(first, min(first + BLOCK, v))
+            fields = self.fields[:, block]
+            effects[:, :, block] = np.resize(np.float32(0.3) * fields, (m, k, fields.shape[1]))
+            for r, images in zip(residuals, self._bank(fields).residuals, strict=True):
+                r.write(slice(0, len(images)), block, images)
+        on_disk = SubjectBank(residuals, bank.n1, bank.n2, 0.0)
+        return replace(self.problem(1), effects=effects, bank=on_disk)
 
     def _bank(self, fields: np.ndarray) -> SubjectBank:
         """Make unit residuals as those of simulated subjects from the same few fields."""

@@ -7,103 +7,37 @@ a whole block or map.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from time import monotonic
-from typing import Protocol
 
 import numpy as np
 
 from gpu_sdm.backend import Backend
-from gpu_sdm.data import StudyTerms
 from gpu_sdm.ops.permuted_z import PERMUTED_Z
 from gpu_sdm.ops.study_permuted_z import STUDY_PERMUTED_Z
 from gpu_sdm.permute.device import DeviceEngine
+from gpu_sdm.permute.inputs import Problem, Source, Store
 from gpu_sdm.permute.maxima import TIE_TOLERANCE, Forming, maxima_of, require_identity
 from gpu_sdm.permute.null import NullState
 from gpu_sdm.permute.plan import TILE, Plan, residual_sums
-from gpu_sdm.permute.refit import Refit
 from gpu_sdm.permute.study_plan import StudyPlan
-from gpu_sdm.spaces import Space
-from gpu_sdm.stages.subjects import SubjectBank
 
 __all__ = [
     "BLOCK",
     "TIE_TOLERANCE",
     "Forming",
     "Problem",
+    "Source",
     "Store",
     "maxima_of",
+    "maxima_rows",
     "permute",
     "z_tile",
 ]
 
 SAVE_EVERY = 2.0  # seconds between checkpoints: what a kill can cost
 BLOCK = 8192  # voxels of one residual product: fixed, because BLAS changes bits with shape
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Problem:
-    """All that the engine needs.
-
-    Parameters
-    ----------
-    effects : (M, K, V) float32
-        Imputed Hedges g.
-    bank : SubjectBank or None
-        Unit residuals of the simulated subjects; None where whole studies are exchanged.
-    terms : StudyTerms
-        Constants of the studies.
-    design : (K, Q) float64
-        Ones and mean-centred covariates.
-    contrast : (Q,) float64
-        The tested coefficient.
-    tau2 : {"dl", "reml"}
-        Estimator of the between-study variance.
-    rescale_sd : bool
-        Re-estimate the subjects' SD in every permutation.
-    space : Space
-        Grid and mask.
-    neighbours : (V, 6) int32
-        Face neighbours, for TFCE.
-    observed_z : (V,) float32
-        The observed z map: permutation 0.
-    forming : Forming, optional
-        For the cluster statistics.
-    rows : (R, Q) float64, optional
-        Tested rows of a moderator: whole studies are permuted (the plan is a `StudyPlan`), on the
-        CPU whatever the backend.
-    own_variance : bool
-        Whether a permuted effect keeps the size of its own study; see `study_permuted_z`.
-    refit : Refit, optional
-        Where every permutation begins again from the bounds, on the CPU whatever the backend.
-    """
-
-    effects: np.ndarray
-    bank: SubjectBank | None
-    terms: StudyTerms
-    design: np.ndarray
-    contrast: np.ndarray
-    tau2: str
-    rescale_sd: bool
-    space: Space
-    neighbours: np.ndarray
-    observed_z: np.ndarray
-    forming: Forming | None = None
-    rows: np.ndarray | None = None
-    own_variance: bool = False
-    refit: Refit | None = None
-
-
-class Store(Protocol):
-    """Where finished maxima are kept between chunks."""
-
-    def load(self) -> NullState:
-        """Give what an earlier run finished."""
-
-    def save(self, state: NullState) -> None:
-        """Keep what is finished."""
 
 
 def z_tile(
@@ -113,8 +47,10 @@ def z_tile(
     backend: Backend,
     pool: ThreadPoolExecutor,
     only: np.ndarray | None = None,
+    tiles: int = 1,
+    tick: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
-    """Compute z of the TILE permutations from `start` (a multiple of TILE).
+    """Compute z of the TILE permutations from `start` (a multiple of TILE), or of several tiles.
 
     Parameters
     ----------
@@ -123,21 +59,29 @@ def z_tile(
     only : (v,) int, optional
         Voxels that are wanted, increasing; all by default. They get the bits that they get among
         all the others, because the residual products keep their shape.
+    tiles : int
+        How many tiles; a block of voxels is read once for all of them.
+    tick : callable
+        Called after every block of voxels.
 
     Returns
     -------
-    (TILE, V) or (TILE, v) float32
+    (tiles * TILE, V) or (tiles * TILE, v) float32
     """
+    firsts = range(start, start + tiles * TILE, TILE)
     if problem.refit is not None:
         inside = slice(None) if only is None else only
-        return np.stack([problem.refit.z(plan, p)[inside] for p in range(start, start + TILE)])
+        numbers = range(start, start + tiles * TILE)
+        return np.stack([problem.refit.z(plan, p)[inside] for p in numbers])
     n_voxels = problem.effects.shape[2]
     starts = range(0, n_voxels, BLOCK)
     edges = np.append(starts, n_voxels)
     cut = edges if only is None else np.searchsorted(only, edges)
-    z = np.empty((TILE, cut[-1]), np.float32)
+    z = np.empty((tiles * TILE, cut[-1]), np.float32)
     compute = PERMUTED_Z.on(backend.name)
-    orders = plan.orders(np.arange(start, start + TILE)) if isinstance(plan, StudyPlan) else None
+    orders = (
+        plan.orders(np.arange(start, start + tiles * TILE)) if isinstance(plan, StudyPlan) else None
+    )
 
     def block(i: int) -> None:
         voxels, place = slice(edges[i], edges[i + 1]), slice(cut[i], cut[i + 1])
@@ -155,25 +99,52 @@ def z_tile(
                 own_variance=problem.own_variance,
             )
             return
-        sums, share = residual_sums(problem.bank, plan, start, voxels)
         effects = problem.effects[:, :, voxels]
         if only is not None:
             inside = only[place] - edges[i]
             effects = np.ascontiguousarray(effects[:, :, inside])
-            sums = None if sums is None else np.ascontiguousarray(sums[:, :, inside])
-        z[:, place] = compute(
-            sums,
-            share,
-            effects,
-            problem.terms,
-            design=problem.design,
-            contrast=problem.contrast,
-            tau2=problem.tau2,
-            rescale_sd=problem.rescale_sd,
-        )
+        for first in firsts:
+            sums, share = residual_sums(problem.bank, plan, first, voxels)
+            if only is not None and sums is not None:
+                sums = np.ascontiguousarray(sums[:, :, inside])
+            z[first - start : first - start + TILE, place] = compute(
+                sums,
+                share,
+                effects,
+                problem.terms,
+                design=problem.design,
+                contrast=problem.contrast,
+                tau2=problem.tau2,
+                rescale_sd=problem.rescale_sd,
+            )
 
-    list(pool.map(block, range(len(starts))))
+    for _ in pool.map(block, range(len(starts))):
+        tick()
     return z
+
+
+def maxima_rows(
+    problem: Problem,
+    plan: Plan,
+    statistics: tuple[str, ...],
+    backend: Backend,
+    pool: ThreadPoolExecutor,
+    start: int,
+    stop: int,
+    tick: Callable[[], None] = lambda: None,
+) -> dict[str, np.ndarray]:
+    """Compute the maxima (2, stop - start) of permutations start..stop-1 on the CPU.
+
+    They need not be whole tiles: whole tiles are computed and cut.
+    """
+    if problem.refit is not None:
+        z = np.stack([problem.refit.z(plan, p) for p in range(start, stop)])
+    else:
+        tile = start - start % TILE
+        tiles = -(-(stop - tile) // TILE)
+        z = z_tile(problem, plan, tile, backend, pool, tiles=tiles, tick=tick)
+        z = z[start - tile : stop - tile]
+    return maxima_of(z, statistics, problem, backend, pool, start)
 
 
 def permute(
@@ -187,6 +158,8 @@ def permute(
     progress: Callable[[int], None] = lambda done: None,
     chunk: int = TILE,
     say: Callable[[str], None] = lambda sentence: None,
+    source: Source | None = None,
+    decide: Callable[[NullState], int | None] = lambda state: None,
 ) -> NullState:
     """Build the null of the maxima.
 
@@ -210,6 +183,10 @@ def permute(
         Permutations between two saves; the result does not depend on it.
     say : callable
         Called with a sentence when a device runs short of memory.
+    source : Source, optional
+        Workers that do the permutations in place of this process.
+    decide : callable
+        Given the null so far, how many of its permutations are enough, or None to go on.
 
     Returns
     -------
@@ -218,43 +195,75 @@ def permute(
     """
     state = store.load() if store else NullState.empty(statistics, permutations)
     progress(state.done)
-    saved = monotonic() - SAVE_EVERY
-    engine = None
+    due = 0.0
     with ThreadPoolExecutor(backend.threads) as pool:
         if state.done == 0:
             observed = maxima_of(problem.observed_z[None], statistics, problem, backend, pool)
             state.add(0, observed)
-        on_cpu = problem.rows is not None or problem.refit is not None
-        on_device = None if on_cpu else backend.device
-        if on_cpu and backend.device is not None:
-            say("Whole studies are permuted on the CPU, not on the GPU.")
-        if problem.refit is not None:
-            chunk = 1  # a permutation takes seconds: save and show each
-        if on_device is not None and state.done < permutations:
-            engine = DeviceEngine(problem, plan, on_device, statistics, say)
-            chunk = max(chunk, engine.group)
-            require_identity(engine.rows(0, 1), state, problem, backend)
+        if source is not None:
+            rows = source.rows(
+                problem, plan, statistics, state.done, permutations, lambda: progress(state.done)
+            )
+        else:
+            rows = _own_rows(
+                problem, plan, statistics, backend, pool, state, permutations, chunk, progress, say
+            )
         try:
-            while state.done < permutations:
-                start = state.done
-                stop = min(start + chunk - start % chunk, permutations)
-                if engine is not None:
-                    state.add(start, engine.rows(start, stop))
-                elif problem.refit is not None:
-                    z = problem.refit.z(plan, start)[None]
-                    state.add(start, maxima_of(z, statistics, problem, backend, pool, start))
-                else:
-                    for tile in range(start - start % TILE, stop, TILE):
-                        rows = slice(max(start, tile) - tile, min(stop, tile + TILE) - tile)
-                        first = tile + rows.start
-                        z = z_tile(problem, plan, tile, backend, pool)[rows]
-                        state.add(first, maxima_of(z, statistics, problem, backend, pool, first))
-                if store and (state.done == permutations or monotonic() - saved > SAVE_EVERY):
+            enough = decide(state)
+            while enough is None and state.done < permutations:
+                state.add(state.done, next(rows))
+                enough = decide(state)
+                if enough is not None:
+                    state = state.first(enough)
+                last = enough is not None or state.done == permutations
+                if store and (last or monotonic() > due):
+                    begin = monotonic()
                     store.save(state)
-                    saved = monotonic()
+                    # Millions of permutations take a while to write: a twentieth of the time.
+                    due = monotonic() + max(SAVE_EVERY, 20 * (monotonic() - begin))
                 progress(state.done)
         except KeyboardInterrupt:
             if store:
                 store.save(state)
             raise
-    return state
+        finally:
+            rows.close()
+    return state if enough is None else state.first(enough)
+
+
+def _own_rows(
+    problem: Problem,
+    plan: Plan,
+    statistics: tuple[str, ...],
+    backend: Backend,
+    pool: ThreadPoolExecutor,
+    state: NullState,
+    permutations: int,
+    chunk: int,
+    progress: Callable[[int], None],
+    say: Callable[[str], None],
+) -> Generator[dict[str, np.ndarray], None, None]:
+    """Yield the maxima after those of `state`, computed in this process."""
+    on_cpu = problem.rows is not None or problem.refit is not None
+    if on_cpu and backend.device is not None:
+        say("Whole studies are permuted on the CPU, not on the GPU.")
+    if not on_cpu and backend.device is not None and not isinstance(problem.effects, np.ndarray):
+        say("The effects do not fit the memory: permutations run on the CPU, not on the GPU.")
+        on_cpu = True
+    engine = None
+    if problem.refit is not None:
+        chunk = 1  # a permutation takes seconds: save and show each
+    if not on_cpu and backend.device is not None and state.done < permutations:
+        engine = DeviceEngine(problem, plan, backend.device, statistics, say)
+        chunk = max(chunk, engine.group)
+        require_identity(engine.rows(0, 1), state, problem, backend)
+    start = state.done
+    while start < permutations:
+        stop = min(start + chunk - start % chunk, permutations)
+        if engine is not None:
+            yield engine.rows(start, stop)
+        else:
+            yield maxima_rows(
+                problem, plan, statistics, backend, pool, start, stop, lambda: progress(state.done)
+            )
+        start = stop

@@ -19,6 +19,7 @@ from gpu_sdm.rng import philox, stream_key
 from gpu_sdm.stages.subjects import SubjectBank
 
 TILE = 32  # permutations of one residual product; changing it changes bits
+TILES_TOGETHER = 16  # most tiles that are computed in one pass over the voxels
 
 
 class Plan(Protocol):
@@ -182,7 +183,8 @@ class ExplicitPlan:
         return subject_weights(rows, self.n1[k], self.n2[k])
 
 
-@lru_cache(maxsize=2)
+# As many as one pass over the voxels may serve (gpu_sdm.distribute.memory).
+@lru_cache(maxsize=TILES_TOGETHER)
 def _tile(plan: Plan, start: int) -> tuple[list[np.ndarray | None], np.ndarray]:
     """Weights of each study and f (K, TILE) of the tile from `start`."""
     numbers = np.arange(start, start + TILE)

@@ -14,6 +14,7 @@ from gpu_sdm.spaces import Space
 from gpu_sdm.stages.estimate import require_finite
 
 BLOCK = 16384  # voxels between two progress reports
+MOST = 2**27  # values drawn at once: half a gigabyte
 
 Progress = Callable[[int, int], None]
 
@@ -59,6 +60,7 @@ def impute(
     space: Space,
     backend: str = "cpu",
     progress: Progress | None = None,
+    into: Callable[[tuple[int, ...]], np.ndarray] | None = None,
 ) -> tuple[np.ndarray, int]:
     """Draw `settings.imputations` complete data sets (one where nothing is censored).
 
@@ -82,6 +84,8 @@ def impute(
         Which implementation; any other backend uses the compiled one.
     progress : callable, optional
         Called with (voxels done, all voxels).
+    into : callable, optional
+        Makes what the effects are written to from its shape; an array in memory by default.
 
     Returns
     -------
@@ -99,33 +103,38 @@ def impute(
     m = n_imputations(bounds, settings.imputations)
     keys = np.array([stream_key(settings.seed, "impute", s) for s in names], np.uint32)
     draw = IMPUTE.on("numpy" if backend == "numpy" else "cpu")
-    effects = np.empty((m, k, v), np.float32)
+    effects = np.empty((m, k, v), np.float32) if into is None else into((m, k, v))
     fallbacks = 0
+    step = max(1, min(BLOCK, MOST // (m * k)))
     for start in range(0, v, BLOCK):
-        block = slice(start, min(v, start + BLOCK))
-        effects[:, :, block], more = draw(
-            bounds.lower[:, block],
-            bounds.upper[:, block],
-            x @ fit.beta[:, block],
-            fit.tau2[block],
-            terms.c,
-            terms.v2,
-            keys,
-            space.index[block],
-            0,
-            m,
-            settings.imputation,
-        )
-        require_finite_block(effects, block, space)
-        fallbacks += more
-        if progress is not None:
-            progress(block.stop, v)
+        whole = slice(start, min(v, start + BLOCK))
+        mu = x @ fit.beta[:, whole]  # of whole blocks: BLAS changes bits with shape
+        for first in range(start, whole.stop, step):
+            block = slice(first, min(whole.stop, first + step))
+            drawn, more = draw(
+                bounds.lower[:, block],
+                bounds.upper[:, block],
+                mu[:, first - start : block.stop - start],
+                fit.tau2[block],
+                terms.c,
+                terms.v2,
+                keys,
+                space.index[block],
+                0,
+                m,
+                settings.imputation,
+            )
+            require_finite_block(drawn, block, space)
+            effects[:, :, block] = drawn
+            fallbacks += more
+            if progress is not None:
+                progress(block.stop, v)
     return effects, fallbacks
 
 
-def require_finite_block(effects: np.ndarray, block: slice, space: Space) -> None:
-    """Raise NumericalError where a block of voxels of `effects` (M, K, V) holds NaN."""
-    worst = effects[:, :, block].sum(axis=(0, 1), dtype=np.float64)
+def require_finite_block(drawn: np.ndarray, block: slice, space: Space) -> None:
+    """Raise NumericalError where the effects (M, K, v) of a block of voxels hold NaN."""
+    worst = drawn.sum(axis=(0, 1), dtype=np.float64)
     if np.isnan(worst).any():
         whole = np.zeros(space.n_voxels)
         whole[block] = worst

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,8 @@ class SubjectBank:
 
     def __post_init__(self) -> None:
         for a in (*self.residuals, self.n1, self.n2):
-            a.flags.writeable = False
+            if isinstance(a, np.ndarray):  # else in a file (gpu_sdm.distribute.slabs)
+                a.flags.writeable = False
 
     def lag_profile(
         self, space: Space, lags: Sequence[int] = LAGS, pairs: int = 4000
@@ -68,7 +70,7 @@ class SubjectBank:
         position[tuple(ijk.T)] = np.arange(len(ijk))
         start = np.arange(0, len(ijk), max(len(ijk) // pairs, 1))
         freedom = float(sum(len(r) for r in self.residuals) - len(self.n1) - (self.n2 > 0).sum())
-        profile = {}
+        places = []
         for lag in lags:
             first, second = [], []
             for axis in range(3):
@@ -78,13 +80,20 @@ class SubjectBank:
                 found = position[tuple(there[fits].T)]
                 first.append(start[fits][found >= 0])
                 second.append(found[found >= 0])
-            a, b = np.concatenate(first), np.concatenate(second)
-            total = sum(
-                float(np.einsum("nv,nv->", r[:, a], r[:, b], dtype=np.float64))
-                for r in self.residuals
-            )
-            profile[lag] = total / (freedom * len(a)) if len(a) else float("nan")
-        return profile
+            places.append((np.concatenate(first), np.concatenate(second)))
+        needed = np.unique(np.concatenate([x for pair in places for x in pair]))
+        inside = [tuple(np.searchsorted(needed, x) for x in pair) for pair in places]
+        totals = [0.0] * len(inside)
+        for r in self.residuals:
+            images = r[:, needed]  # read once: they may lie on disk
+            for i, (a, b) in enumerate(inside):
+                totals[i] += float(
+                    np.einsum("nv,nv->", images[:, a], images[:, b], dtype=np.float64)
+                )
+        return {
+            lag: total / (freedom * len(a)) if len(a) else float("nan")
+            for lag, total, (a, _) in zip(lags, totals, places, strict=True)
+        }
 
 
 def subject_bank(
@@ -95,6 +104,7 @@ def subject_bank(
     r_face: np.ndarray | None,
     backend: Backend,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    into: Callable[[Sequence[int], int], Sequence[np.ndarray]] | None = None,
 ) -> SubjectBank:
     """Simulate the subjects of every study.
 
@@ -115,6 +125,9 @@ def subject_bank(
         Where to run; the images do not depend on its number of threads.
     progress : callable
         Called with the number of subjects built so far and of all.
+    into : callable, optional
+        Makes what the images of each study are written to from the numbers of subjects and of
+        voxels; arrays in memory by default.
 
     Returns
     -------
@@ -139,7 +152,11 @@ def subject_bank(
     if kind == "template":
         # Neighbours that the template does not link are no neighbours.
         backward = np.where(wanted > 0, backward, np.int32(-1))
-    residuals = tuple(np.empty((s.n, space.n_voxels), np.float32) for s in studies)
+    residuals = (
+        tuple(np.empty((s.n, space.n_voxels), np.float32) for s in studies)
+        if into is None
+        else tuple(into([s.n for s in studies], space.n_voxels))
+    )
     jobs = [
         (k, group, n)
         for k, s in enumerate(studies)
@@ -147,20 +164,25 @@ def subject_bank(
         if n > 0
     ]
 
+    def keep(where: Any, rows: slice, images: np.ndarray) -> None:
+        if isinstance(where, np.ndarray):
+            where[rows] = images
+        else:
+            where.write(rows, slice(0, space.n_voxels), images)
+
     def build(job: tuple[int, int, int]) -> tuple[int, int]:
         k, group, n = job
         key = stream_key(seed, "subjects", studies[k].name)
-        rows = slice(studies[k].n1, None) if group else slice(studies[k].n1)
+        rows = slice(studies[k].n1, studies[k].n) if group else slice(0, studies[k].n1)
         if kind == "gaussian":
             sigma = value * SIGMAS_PER_FWHM / space.voxel_size
-            residuals[k][rows] = SMOOTH_IMAGES.on(backend.name)(
-                space.shape, sigma, n, key, group, space.index
-            )
+            images = SMOOTH_IMAGES.on(backend.name)(space.shape, sigma, n, key, group, space.index)
+            keep(residuals[k], rows, images)
             return n, 0
         images, infeasible = SUBJECT_IMAGES.on(backend.name)(
             backward, wanted, n, key, group, space.index
         )
-        residuals[k][rows] = images
+        keep(residuals[k], rows, images)
         return n, infeasible
 
     done, infeasible = 0, 0
