@@ -154,6 +154,31 @@ def test_jackknife_marks_lost_folds_and_the_threshold(whole, colour):
         jackknife(folds, whole, value="t")
 
 
+def limits_of(values, whole, threshold):
+    folds = [{"left_out": "a", "z_peak": v, "survives": True} for v in values]
+    axes = (figure := jackknife(folds, whole, threshold=threshold)).axes[0]
+    low, high = axes.get_xlim()
+    assert low < min(*values, whole)
+    assert max(*values, whole) < high
+    return low, high, words(figure)
+
+
+def test_the_axis_of_a_jackknife_shows_differences():
+    low, high, said = limits_of([7.9, 8.7], 8.4, 2.8)
+    assert (8.7 - 7.9) / (high - low) > 0.5
+    assert "2.80, left of the axis" in said
+    low, high, said = limits_of([-4.6, -3.9], -4.2, -2.8)
+    assert high < -2.8
+    assert "2.80, right of the axis" in said
+    low, high, said = limits_of([2.6, 3.4], 3.1, 2.8)  # near: on the axis, zero not
+    assert 0 < low < 2.6
+    assert "of the axis" not in said
+    assert limits_of([0.4, 1.4], 0.9, 1.2)[0] < 0  # zero is near
+    low, high, _ = limits_of([8.39, 8.41], 8.4, 2.8)  # next to no difference looks like it
+    assert (8.41 - 8.39) / (high - low) < 0.05
+    assert np.isfinite(limits_of([0.0, 0.0], 0.0, None)[:2]).all()
+
+
 def test_null_marks_observed_and_threshold_on_both_sides(rng):
     maxima = rng.gamma(4, 1, (2, 200))
     maxima[0, 0] = 30.0

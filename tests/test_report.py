@@ -16,13 +16,22 @@ import numpy as np
 import pytest
 from projects import write_mask, write_project
 from report_pages import HOSTILE, NAME, SETTINGS, Page, hostile_result
+from small_database import PARTNER_MM, SEED_MM, write_database
 
 import gpu_sdm
 from gpu_sdm.atlas import load_atlas
+from gpu_sdm.decode.decoded import Rules, decode
+from gpu_sdm.decode.fetch import database_of
+from gpu_sdm.decode.folder import save
+from gpu_sdm.decode.seeds import seeds_of
+from gpu_sdm.decode.words import chosen_terms
+from gpu_sdm.findings.sites import point_sites
 from gpu_sdm.finished import open_result
 from gpu_sdm.report import build
-from gpu_sdm.report.facts import Facts
-from gpu_sdm.report.html import tag
+from gpu_sdm.report.facts import Facts, read_rows
+from gpu_sdm.report.html import section, tag
+from gpu_sdm.report.panels import panels
+from gpu_sdm.report.tables import p_value
 from gpu_sdm.report.volumes import counts_of, labels, pack, unpack
 
 
@@ -122,7 +131,7 @@ def test_regions_are_those_of_the_cluster_tables():
     for step in (3, 4):
         space = load_space(gpu_sdm.Settings(voxel_size=step))
         names, which = labels(space, load_atlas())
-        chosen = np.random.default_rng(step).choice(space.n_voxels, 3000, replace=False)
+        chosen = np.random.default_rng(step).choice(space.n_voxels, 800, replace=False)
         wanted = load_atlas().label_of(space.mm(chosen))
         assert [names[n] for n in which[chosen]] == wanted
         assert any(w.startswith("near ") for w in wanted)
@@ -144,11 +153,21 @@ def test_clusters_panels_and_findings(made, page):
     alts = [given["alt"] for given, _ in page.all("img")]
     for start in ("Glass brain", "Forest plot of 8", "Funnel plot of 8", "Histograms"):
         assert any(alt.startswith(start) for alt in alts), start
-    assert "No jackknife of this cluster" in page.text("panels")
+    assert "has not been repeated without each study" in page.text("panels")
     assert f"{len(rows)} clusters are significant" in page.text("summary")
     more = page.text("more")
     assert "gpu-sdm jackknife OUT" in more
     assert "gpu-sdm bias OUT" in more
+
+
+def look_up(out, home):
+    """What `gpu-sdm decode OUT --at ... --at ...` writes, less its pictures and the clusters."""
+    write_database(home)
+    base, space = database_of(str(home)), open_result(out).space
+    keep = chosen_terms(base.terms, base.kind)
+    seeds = seeds_of(point_sites(space, [SEED_MM, PARTNER_MM]), "peak")
+    found = decode(base, seeds, space, keep, load_atlas(), Rules(min_term_studies=10))
+    save(found, out / "decode" / base.label, {})
 
 
 def test_what_other_commands_add_is_shown(made, tmp_path, monkeypatch):
@@ -156,6 +175,7 @@ def test_what_other_commands_add_is_shown(made, tmp_path, monkeypatch):
 
     out = tmp_path / "out"
     shutil.copytree(made[0], out)
+    look_up(out, tmp_path / "database")
     for words in (
         ("bias", "--backend", "cpu"),
         ("threshold", "--map", "uncorrected", "--p", "0.005"),
@@ -170,18 +190,32 @@ def test_what_other_commands_add_is_shown(made, tmp_path, monkeypatch):
     assert page.wrong == []
     alts = [given["alt"] for given, _ in page.all("img")]
     assert any("survives in" in alt for alt in alts)
-    assert "No jackknife" not in page.text("panels")
+    assert "has not been repeated" not in page.text("panels")
     captions = [text for _, text in page.all("caption")]
     assert {"bias/bias", "jackknife/summary"} <= set(captions)
     assert any("uncorrected-0.005-k10" in caption for caption in captions)
     assert "jackknife" in page.text("methods")
     assert "Egger" in page.text("methods")
     assert "gpu-sdm bias OUT" not in page.text("more")
+    seeds = read_rows(out / "decode" / "neurosynth-7" / "seeds.tsv")[1]
+    near = next(row["seed"] for row in seeds if row["site"] == "0,-16,18")
+    panel = page.text(f"literature-neurosynth-7_seed{near}")
+    assert "motion" in panel
+    assert "Places reported together with it" in panel
+    charts = [alt for alt in alts if alt.startswith("Radar chart of the ")]
+    assert len(charts) == len(seeds)
+    assert any(f"of {len(seeds)} regions" in alt for alt in alts)
+    first = next(alt for alt in charts if "(0, −16, 18)" in alt)
+    terms = [r for r in read_rows(out / "decode/neurosynth-7/terms.tsv")[1] if r["seed"] == near]
+    assert f"association z: motion {float(terms[0]['z']):.1f}," in first
+    shown = [t for given, t in page.all("td") if given.get("data-v") == terms[0]["q"]]
+    assert shown == [p_value(terms[0]["q"])] * len(shown)
+    assert shown
 
 
 def test_a_project_that_is_gone_costs_its_plots_only(made, tmp_path):
     run = dict(open_result(made[0]).run, project=str(tmp_path / "gone"))
-    page = Page(build.render(replace(open_result(made[0]), run=run)))
+    page = Page(section("panels", "", panels(Facts(replace(open_result(made[0]), run=run)))))
     assert page.wrong == []
     assert "cannot be shown" in page.text("panels")
     assert "no longer there" in page.text("panels")

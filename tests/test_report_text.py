@@ -17,9 +17,11 @@ from gpu_sdm.finished import open_result
 from gpu_sdm.io.tables import write_json
 from gpu_sdm.report import build
 from gpu_sdm.report.facts import Facts
+from gpu_sdm.report.html import join
 from gpu_sdm.report.methods import methods
 from gpu_sdm.report.provenance import command
 from gpu_sdm.report.references import KNOWN, Citations
+from gpu_sdm.report.words import caveats
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +129,21 @@ def test_the_command_repeats_the_result(out, tmp_path, monkeypatch, settings):
         main()
     assert ended.value.code == 7
     assert seen[0].as_dict() == finished.run["settings"]
+
+
+def test_the_summary_speaks_to_readers_of_a_page(out):
+    said = Page((out / "report.html").read_text(encoding="utf-8")).text("summary")
+    assert not re.search(r"--|\.md|OUT\b|gpu-sdm", said)
+    finished = open_result(out)
+    for exchange, part in (
+        ("subjects", "exchanging the subjects"),
+        ("studies", "turning the signs of whole studies"),
+        ("peaks", "moving the reported peaks"),
+    ):
+        settings = replace(finished.settings, exchange=exchange)
+        words = str(join(caveats(Facts(replace(finished, settings=settings)))))
+        assert part in words
+        assert "40 permutations no corrected p can be below 0.025" in words
+    run = finished.run | {"contrast": {"moderator": True}}
+    words = str(join(caveats(Facts(replace(finished, run=run)))))
+    assert "permuting between studies" in words

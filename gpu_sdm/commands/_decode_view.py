@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from gpu_sdm.decode.decoded import Decoded
 
 SHOWN = 8  # local maxima of each seed in the table
-ALPHA = 0.05  # of terms
 
 
 def charts(found: Decoded) -> dict[str, bytes]:
@@ -20,7 +19,7 @@ def charts(found: Decoded) -> dict[str, bytes]:
     Each seed with its own terms, and all seeds on the union of terms. A chart of fewer than
     three terms encloses nothing and is left out.
     """
-    from gpu_sdm.figures.radar import LEAST_SPOKES, radar
+    from gpu_sdm.figures.radar import LEAST_SPOKES, radar_of_terms
     from gpu_sdm.figures.save import as_bytes
 
     wanted = {
@@ -34,14 +33,14 @@ def charts(found: Decoded) -> dict[str, bytes]:
         if len(terms) < LEAST_SPOKES:
             continue
         where = [found.found[0].terms.names.index(t) for t in terms]
-        values = {
-            f.seed.title: dict(zip(terms, f.terms.z[where].tolist(), strict=True)) for f in seeds
-        }
-        sure = {
-            f.seed.title: dict(zip(terms, (f.terms.q[where] <= ALPHA).tolist(), strict=True))
+        rows = {
+            f.seed.title: [
+                {"term": term, "z": float(f.terms.z[i]), "q": float(f.terms.q[i])}
+                for term, i in zip(terms, where, strict=True)
+            ]
             for f in seeds
         }
-        figure = radar(values, unit=f"association z (full marks: FDR q <= {ALPHA:g})", found=sure)
+        figure = radar_of_terms(rows)
         files |= {f"{name}.{kind}": as_bytes(figure, kind) for kind in ("png", "svg")}
     return files
 

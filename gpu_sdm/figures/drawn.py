@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Named = Iterator[tuple[str, "Figure"]]
-Z_0025 = 2.807033768343811  # uncorrected one-sided p = .0025, which unpermuted folds are held to
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,24 +134,24 @@ class Plotter:
 
     def forest(self) -> Named:
         """Draw a forest plot at each site."""
+        from gpu_sdm.figures.evidence import forests
         from gpu_sdm.figures.forest import forest
-        from gpu_sdm.findings.extract import extract
-        from gpu_sdm.findings.heterogeneity import heterogeneity
 
-        rows, spread = extract(self.at), heterogeneity(self.at, self.finished.map("i2"))
-        for site, row in zip(self.at.sites, spread, strict=True):
-            own = [r for r in rows if r["site"] == site.name]
-            yield f"forest_{_place(site)}", forest(own, row, look=self.look)
+        found = forests(self.at, self.finished.map("i2"))
+        for site in self.at.sites:
+            own = found[site.name]
+            yield f"forest_{_place(site)}", forest(own.rows, own.summary, look=self.look)
 
     def funnel(self) -> Named:
         """Draw a funnel plot at each site."""
+        from gpu_sdm.figures.evidence import funnels
         from gpu_sdm.figures.funnel import funnel
-        from gpu_sdm.findings import bias
 
-        points, tests = bias.funnel(self.at), bias.bias(self.at)
-        for site, text, test in zip(self.at.sites, self.view.texts(" "), tests, strict=True):
-            own = [r for r in points if r["site"] == site.name]
-            yield f"funnel_{_place(site)}", funnel(own, test, title=text, look=self.look)
+        found = funnels(self.at)
+        for site, text in zip(self.at.sites, self.view.texts(" "), strict=True):
+            own = found[site.name]
+            figure = funnel(own.rows, own.summary, title=text, look=self.look)
+            yield f"funnel_{_place(site)}", figure
 
     def bubble(self) -> Named:
         """Draw a bubble plot at each site, where the analysis tests a moderator."""
@@ -202,37 +201,21 @@ class Plotter:
         SettingError
             If there is none.
         """
+        from gpu_sdm.figures.evidence import strips
         from gpu_sdm.figures.jackknife import jackknife
         from gpu_sdm.figures.labels import peak_text
 
-        folder = self.source.folder / "jackknife"
-        if not (folder / "jackknife.tsv").is_file():
+        found = strips(self.source.folder / "jackknife")
+        if not found:
             raise SettingError(
                 f"{self.source.folder} has no jackknife; run gpu-sdm jackknife "
                 f"{self.source.folder} first."
             )
-        tables = []
-        for name in ("summary", "jackknife"):
-            with (folder / f"{name}.tsv").open(encoding="utf-8", newline="") as file:
-                tables.append(list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)))
-        for row in tables[0]:
-            folds = [
-                {
-                    "left_out": fold["left_out"],
-                    "z_peak": float(fold["z_peak"]),
-                    "survives": fold["survives"] == "true",
-                }
-                for fold in tables[1]
-                if (fold["threshold"], fold["cluster"]) == (row["threshold"], row["cluster"])
-            ]
-            xyz = [float(row[f"{a}_mm"]) for a in "xyz"]
-            whole = float(row["z_peak"])
-            yield (
-                f"jackknife_{row['threshold']}_{row['cluster']}",
-                jackknife(folds, whole, threshold=Z_0025 if whole > 0 else -Z_0025,
-                    threshold_is="uncorrected p = .0025",
-                          title=peak_text(row["label"], xyz, " "), look=self.look),
-            )  # fmt: skip
+        for (threshold, cluster), strip in found.items():
+            row = strip.cluster
+            title = peak_text(row["label"], [float(row[f"{a}_mm"]) for a in "xyz"], " ")
+            figure = jackknife(strip.folds, strip.whole, **strip.line, title=title, look=self.look)
+            yield f"jackknife_{threshold}_{cluster}", figure
 
 
 def _place(site: Any) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from gpu_sdm.spaces import Space
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.path import Path
 
 # View -> (axis looked along, axis to the right, axis upwards).
 VIEWS = {"l": (0, 1, 2), "y": (1, 0, 2), "r": (0, 1, 2), "z": (2, 0, 1)}
@@ -27,11 +29,31 @@ NAME_MM, GAP_MM = 3.6, 2.0  # heading; between views
 ROOM_MM, REACH_MM = 8.5, 5.0  # for labels: above and below a view; beside it
 
 
+@cache
+def _outline(view: str, background: str) -> tuple[list[tuple[Path, Any]], tuple[float, ...]]:
+    """Give nilearn's drawing of a brain: a path for each colour, and its bounds.
+
+    nilearn makes hundreds of patches anew for every view; one path is drawn in a fraction of that.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.path import Path
+    from nilearn.plotting.glass_brain import plot_brain_schematics
+
+    axes = Figure().add_axes((0, 0, 1, 1), facecolor=background)
+    bounds = plot_brain_schematics(axes, view)
+    paths: dict[Any, list[Path]] = {}
+    for patch in axes.patches:
+        in_mm = patch.get_transform() - axes.transData
+        paths.setdefault(patch.get_edgecolor(), []).append(in_mm.transform_path(patch.get_path()))
+    joined = [(Path.make_compound_path(*own), colour) for colour, own in paths.items()]
+    return joined, tuple(bounds)
+
+
 class _Views:
     """Four views of one size, in a row or two by two."""
 
     def __init__(self, look: Look, foot_mm: float, title: str, bar: bool, room: float) -> None:
-        from nilearn.plotting.glass_brain import plot_brain_schematics
+        from matplotlib.patches import PathPatch
 
         rows = ("ly", "rz") if look.narrow else ("lyrz",)
         wide = max(sum(SPANS[v][0] for v in row) for row in rows)
@@ -51,7 +73,10 @@ class _Views:
                 across, upwards = (shrink * s for s in SPANS[name])
                 top = r * block + NAME_MM + room + (high - upwards) / 2
                 axes = self.sheet.axes(left, top, across, upwards)
-                x0, x1, y0, y1 = plot_brain_schematics(axes, name, alpha=0.7, linewidth=0.7)
+                paths, (x0, x1, y0, y1) = _outline(name, look.background)
+                for path, colour in paths:
+                    axes.add_patch(PathPatch(path, edgecolor=colour, facecolor="none", alpha=0.7,
+                                             linewidth=0.7, gid="outline"))  # fmt: skip
                 axes.set_xlim(*_around((x0, x1), SPANS[name][0])[:: -1 if name == "l" else 1])
                 axes.set_ylim(*_around((y0, y1), SPANS[name][1]))
                 axes.set_axis_off()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,14 +18,24 @@ if TYPE_CHECKING:
 LEAST_SPOKES = 3
 WRAP = 16  # characters of a line of a term
 MARKS = 4  # rings
+ALPHA = 0.05  # false discovery rate of a full mark
+
+
+def term_text(term: str) -> str:
+    """Write a term or topic as a reader knows it.
+
+    Examples
+    --------
+    >>> term_text("chronic pain"), term_text("26_emotional_amygdala_negative")
+    ('chronic pain', '26: emotional, amygdala, negative')
+    """
+    number, _, rest = term.partition("_")
+    return f"{number}: {rest.replace('_', ', ')}" if number.isdigit() and rest else term
 
 
 def _said(term: str) -> str:
-    """Write a term or topic: underscores as commas, its number in front, lines broken."""
-    number, _, rest = term.partition("_")
-    if number.isdigit() and rest:
-        term = f"{number}: {rest.replace('_', ', ')}"
-    return "\n".join(textwrap.wrap(term, WRAP)) or term
+    """Write a term in short lines."""
+    return "\n".join(textwrap.wrap(term_text(term), WRAP)) or term
 
 
 @styled
@@ -106,6 +116,31 @@ def radar(
     return figure
 
 
+def radar_of_terms(
+    seeds: Mapping[str, Sequence[Mapping[str, Any]]],
+    *,
+    look: Look = Look(),  # noqa: B008 -- frozen
+) -> Figure:
+    """Draw the rows of terms.tsv: z of each term, its mark full where q is at most .05.
+
+    Parameters
+    ----------
+    seeds : mapping of str to rows
+        Seed -> `term`, `z` and `q`; every seed the same terms.
+    look : Look
+        Width and background.
+
+    Raises
+    ------
+    SettingError
+        As `radar` does.
+    """
+    values = {name: {row["term"]: row["z"] for row in rows} for name, rows in seeds.items()}
+    sure = {name: {row["term"]: row["q"] <= ALPHA for row in rows} for name, rows in seeds.items()}
+    unit = f"association z (full marks: FDR q \N{LESS-THAN OR EQUAL TO} {ALPHA:g})"
+    return radar(values, unit=unit, found=sure, look=look)
+
+
 def _marks(  # type: ignore[no-untyped-def]
     axes, angle: np.ndarray, height: np.ndarray, sure: np.ndarray, style: dict[str, str], look: Look
 ) -> None:
@@ -143,5 +178,7 @@ def _label(  # type: ignore[no-untyped-def]
                   ha="right" if left else "left", va="center", parse_math=False)  # fmt: skip
         return
     ha = "center" if abs(x) < 0.15 else ("left" if x > 0 else "right")
-    va = "center" if abs(y) < 0.6 else ("bottom" if y > 0 else "top")
-    axes.text(angle, 1.06 * top, _said(term), fontsize=size, ha=ha, va=va, parse_math=False)
+    va = "center" if abs(y) < 0.87 else ("bottom" if y > 0 else "top")
+    # Beside the top and the bottom the lines of a term would reach into the circle.
+    away = 1.15 if 0.6 <= abs(y) < 0.87 else 1.06
+    axes.text(angle, away * top, _said(term), fontsize=size, ha=ha, va=va, parse_math=False)

@@ -13,6 +13,7 @@ import numpy as np
 
 from gpu_sdm.analysis import Analysis
 from gpu_sdm.clusters import THRESHOLDS
+from gpu_sdm.figures.evidence import Z_0025
 from gpu_sdm.figures.glass import glass_map
 from gpu_sdm.findings.sites import passing
 from gpu_sdm.finished import Finished, open_result
@@ -33,7 +34,6 @@ from gpu_sdm.report.words import caveats, findings, headline, question, tiles
 
 NAME = "report.html"
 SCRIPTS = ("volume.js", "viewer.js", "controls.js", "tables.js")
-UNCORRECTED_Z = 2.8070337683438042  # of a one-sided p of .0025
 
 
 def _resource(name: str) -> str:
@@ -53,7 +53,7 @@ def _presets(facts: Facts) -> list[dict[str, Any]]:
         ("FWE .05, mass", "p_fwe_cluster_mass", "both", 0.05),
         ("FWE .05, TFCE, two-sided", "p_fwe_tfce", "two-sided", 0.05),
         ("FWE .05, voxel, two-sided", "p_fwe_voxel", "two-sided", 0.05),
-        ("Uncorrected .0025", "z", "both", round(UNCORRECTED_Z, 4)),
+        ("Uncorrected .0025", "z", "both", round(Z_0025, 4)),
         ("No threshold", "z", "both", 0.0),
     ]
     return [

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gpu_sdm.report.facts import Facts, Row, read_rows
 from gpu_sdm.report.html import Html, join, tag
+from gpu_sdm.report.literature import literature
 from gpu_sdm.report.tables import CLUSTER, cluster_cell, columns_of, table
 
 MOST = 400  # rows of a table on the page
@@ -33,20 +34,22 @@ class Addition:
 
 
 ADDITIONS = (
-    Addition("jackknife", "everything again without each study", ("summary",)),
-    Addition("heterogeneity", "Q, I2, tau2 and prediction intervals", ("heterogeneity",)),
-    Addition("bias", "Egger's test and an excess of significant studies", ("bias",)),
-    Addition("extract", "the effect of each study at peaks and regions", ("extract",)),
-    Addition("grade", "classes of evidence", ("grade",)),
-    Addition("roi", "regions chosen beforehand", ("roi",)),
-    Addition("tail", "p below what permutations can count", ("tail",)),
     Addition(
-        "decode",
-        "networks and behaviour that the peaks are known for",
-        ("seeds", "coactivation", "conjunction_regions", "overlap", "terms"),
+        "jackknife", "repeats the analysis without each study: what depends on one?", ("summary",)
     ),
-    Addition("conjunction", "what another result has too", ()),
-    Addition("contrast", "how another result differs", ()),
+    Addition(
+        "heterogeneity",
+        "how much the studies differ at each peak, and what to expect of a new one",
+        ("heterogeneity",),
+    ),
+    Addition("bias", "signs that small or negative studies are missing", ("bias",)),
+    Addition("extract", "the effect of each study at peaks and regions", ("extract",)),
+    Addition("grade", "how strong the evidence for each cluster is, in classes", ("grade",)),
+    Addition("roi", "tests of regions that were chosen beforehand", ("roi",)),
+    Addition("tail", "estimates of p below what permutations can count", ("tail",)),
+    Addition("decode", "what the regions are known for in the published literature"),
+    Addition("conjunction", "what this result and another have in common"),
+    Addition("contrast", "where this result and another differ"),
 )
 
 
@@ -64,6 +67,10 @@ def _show(path: Path, title: str) -> Html:
     return table(title, columns_of(columns, rows), rows, f"{path.stem}.csv")
 
 
+def _sentence(words: str) -> str:
+    return words[0].upper() + words[1:] + ("" if words.endswith("?") else ".")
+
+
 def _tables(folder: Path, wanted: Sequence[str]) -> list[Path]:
     if wanted:
         return [path for name in wanted if (path := folder / f"{name}.tsv").is_file()]
@@ -75,10 +82,16 @@ def further(facts: Facts) -> Html:
     there, parts = made(facts), []
     for addition in ADDITIONS:
         folder = facts.finished.folder / addition.name
+        if addition.name == "decode":
+            parts.append(literature(facts))
+            continue
         found = _tables(folder, addition.tables) if addition.name in there else []
         if not found:
             continue
-        parts += [tag("h3", addition.name.capitalize()), tag("p", addition.says, class_="note")]
+        parts += [
+            tag("h3", addition.name.capitalize()),
+            tag("p", _sentence(addition.says), class_="note"),
+        ]
         for path in found:
             place = path.relative_to(facts.finished.folder).with_suffix("")
             parts.append(_show(path, str(place)))
@@ -90,8 +103,9 @@ def further(facts: Facts) -> Html:
         )
         parts += [
             tag("h3", "Not made yet"),
-            tag("p", "These commands add to the result; ", tag("code", "gpu-sdm report OUT"),
-                " then shows it here.", class_="note"),
+            tag("p", "Each of these commands adds an analysis to this result; OUT is the folder of "
+                "this page. Afterwards ", tag("code", "gpu-sdm report OUT"), " shows it here.",
+                class_="note"),
             tag("dl", *lines, class_="pairs commands"),
         ]  # fmt: skip
     return join(parts)

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from gpu_sdm.analysis import Analysis
 from gpu_sdm.errors import GpuSdmError
 from gpu_sdm.figures._brain import Scale, scale_of
+from gpu_sdm.figures.evidence import Strip, Studies, forests, funnels, strips
 from gpu_sdm.figures.forest import forest
-from gpu_sdm.figures.funnel import funnel as draw_funnel
-from gpu_sdm.figures.jackknife import jackknife as draw_jackknife
+from gpu_sdm.figures.funnel import funnel
+from gpu_sdm.figures.jackknife import jackknife
 from gpu_sdm.figures.slices import slices
-from gpu_sdm.findings.bias import bias, funnel
-from gpu_sdm.findings.extract import SUMMARY, extract
-from gpu_sdm.findings.heterogeneity import heterogeneity
-from gpu_sdm.findings.refit import SiteEffects, site_effects
+from gpu_sdm.findings.extract import SUMMARY
+from gpu_sdm.findings.refit import site_effects
 from gpu_sdm.findings.sites import Site, cluster_sites
-from gpu_sdm.report.facts import SAYS, Facts, count, number, read_rows
+from gpu_sdm.report.facts import SAYS, Facts, count
 from gpu_sdm.report.html import Html, join, tag
 from gpu_sdm.report.pictures import HALF, brain, drawn
 from gpu_sdm.report.tables import fixed, p_value
@@ -30,29 +28,10 @@ MOST = 12  # clusters with a panel
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What the studies say at the peaks: rows by name of the site."""
+    """What the studies say at the peaks, by name of the site."""
 
-    forest: Mapping[str, list[dict[str, Any]]]
-    funnel: Mapping[str, list[dict[str, Any]]]
-    heterogeneity: Mapping[str, dict[str, Any]]
-    bias: Mapping[str, dict[str, Any]]
-
-
-def _by_site(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        found.setdefault(row["site"], []).append(row)
-    return found
-
-
-def evidence(at: SiteEffects, i2_map: np.ndarray) -> Evidence:
-    """Ask the library's findings at the peaks."""
-    return Evidence(
-        _by_site(extract(at)),
-        _by_site(funnel(at)),
-        {row["site"]: row for row in heterogeneity(at, i2_map)},
-        {row["site"]: row for row in bias(at)},
-    )
+    forest: Mapping[str, Studies]
+    funnel: Mapping[str, Studies]
 
 
 def gather(facts: Facts, peaks: Sequence[Site], analysis: Analysis | None) -> Evidence | str:
@@ -71,27 +50,15 @@ def gather(facts: Facts, peaks: Sequence[Site], analysis: Analysis | None) -> Ev
 
     try:
         behind = facts.finished.analysis(get_backend("cpu")) if analysis is None else analysis
-        return evidence(site_effects(behind, peaks), facts.finished.map("i2"))
+        at = site_effects(behind, peaks)
+        return Evidence(forests(at, facts.finished.map("i2")), funnels(at))
     except GpuSdmError as error:
         return str(error)
 
 
-def folds_of(facts: Facts) -> list[dict[str, Any]]:
-    """Rows of the jackknife, typed; none where it was not made."""
-    path = facts.finished.folder / "jackknife" / "jackknife.tsv"
-    if not path.is_file():
-        return []
-    rows: list[dict[str, Any]] = [dict(row) for row in read_rows(path)[1]]
-    for row in rows:
-        for name in ("z_peak", "g_peak"):
-            row[name] = number(row[name])
-        row["survives"] = row["survives"] == "true"
-    return rows
-
-
 def _numbers(found: Evidence, name: str) -> Html:
-    spread, small = found.heterogeneity[name], found.bias[name]
-    pooled = next(row for row in found.forest[name] if row["role"] == SUMMARY)
+    spread, small = found.forest[name].summary, found.funnel[name].summary
+    pooled = next(row for row in found.forest[name].rows if row["role"] == SUMMARY)
 
     def interval(low: float, high: float) -> str:
         return f"{fixed(2)(str(low))} to {fixed(2)(str(high))}"
@@ -114,19 +81,20 @@ def _numbers(found: Evidence, name: str) -> Html:
 
 
 def _studies(found: Evidence, site: Site, strip: Html) -> list[Html]:
-    rows, small = found.forest[site.name], found.bias[site.name]
+    effects, points = found.forest[site.name], found.funnel[site.name]
+    rows, small = effects.rows, points.summary
     where = f"{site.label or 'the peak'} ({', '.join(fixed(0)(str(v)) for v in site.xyz_mm)})"
     pooled = next(row for row in rows if row["role"] == SUMMARY)
     known = sum(bool(row["known"]) for row in rows if row["role"] != SUMMARY)
     egger = "" if small["egger_p"] is None else f" Egger's p is {small['egger_p']:.3f}."
     left = drawn(
-        forest(rows, found.heterogeneity[site.name], look=HALF),
+        forest(rows, effects.summary, look=HALF),
         f"Forest plot of {len(rows) - 1} studies at {where}: pooled Hedges g {pooled['g']:.2f}, "
         f"95 % interval {pooled['ci_low']:.2f} to {pooled['ci_high']:.2f}; the effect of {known} "
         "studies is known, that of the others imputed within its bounds.",
     )
     right = drawn(
-        draw_funnel(found.funnel[site.name], small, title=where, look=HALF),
+        funnel(points.rows, small, title=where, look=HALF),
         f"Funnel plot of {len(rows) - 1} studies at {where}.{egger}",
     )
     return [
@@ -135,18 +103,16 @@ def _studies(found: Evidence, site: Site, strip: Html) -> list[Html]:
     ]
 
 
-def _strip(folds: Sequence[Mapping[str, Any]], site: Site, whole: float) -> Html:
-    mine = [
-        row
-        for row in folds
-        if row["threshold"] == site.threshold and row["cluster"] == str(site.cluster)
-    ]
-    if not mine:
-        return tag("p", "No jackknife of this cluster: ", tag("code", "gpu-sdm jackknife OUT"),
-                   " adds it.", class_="note")  # fmt: skip
-    kept = sum(row["survives"] for row in mine)
-    alt = f"Jackknife: the cluster survives in {kept} of {len(mine)} analyses without a study."
-    return drawn(draw_jackknife(mine, whole, look=HALF), alt, alt)
+def _strip(strip: Strip | None) -> Html:
+    if strip is None:
+        return tag("p", "The analysis has not been repeated without each study. The command ",
+                   tag("code", "gpu-sdm jackknife OUT"), " does so, where OUT is the folder of "
+                   "this page.", class_="note")  # fmt: skip
+    kept = sum(row["survives"] for row in strip.folds)
+    alt = (
+        f"Jackknife: the cluster survives in {kept} of {len(strip.folds)} analyses without a study."
+    )
+    return drawn(jackknife(strip.folds, strip.whole, **strip.line, look=HALF), alt, alt)
 
 
 def _panel(
@@ -156,7 +122,7 @@ def _panel(
     shown: np.ndarray,
     scale: Scale,
     found: Evidence | str,
-    folds: Sequence[Mapping[str, Any]],
+    left_out: Strip | None,
     opened: bool,
 ) -> Html:
     z = facts.finished.map("z")
@@ -166,7 +132,7 @@ def _panel(
     name = peak.label or "cluster"
     cuts = slices(z, facts.finished.space, np.array([peak.xyz_mm]), shown=shown, scale=scale,
                   look=HALF)  # fmt: skip
-    strip = _strip(folds, peak, value)
+    strip = _strip(left_out)
     return tag(
         "details",
         tag(
@@ -208,8 +174,9 @@ def panels(facts: Facts, analysis: Analysis | None = None) -> Html:
         shown[cluster.voxels] = True
     chosen = sorted(pairs, key=lambda pair: -len(pair[1].voxels))[:MOST]
     chosen.sort(key=lambda pair: pair[0].cluster)
+    folds = strips(facts.finished.folder / "jackknife")
     found = gather(facts, [peak for peak, _ in chosen], analysis)
-    folds, scale = folds_of(facts), scale_of(np.where(shown, facts.finished.map("z"), 0))
+    scale = scale_of(np.where(shown, facts.finished.map("z"), 0))
     note = f"Clusters of {SAYS[facts.threshold]}."
     if len(pairs) > MOST:
         note += f" The {MOST} largest of {len(pairs)} have a panel."
@@ -217,8 +184,9 @@ def panels(facts: Facts, analysis: Analysis | None = None) -> Html:
         [
             tag("p", note, class_="note"),
             *(
-                _panel(facts, peak, len(cluster.voxels), shown, scale, found, folds, i == 0)
+                _panel(facts, peak, len(cluster.voxels), shown, scale, found,
+                       folds.get((str(peak.threshold), str(peak.cluster))), i == 0)
                 for i, (peak, cluster) in enumerate(chosen)
             ),
         ]
-    )
+    )  # fmt: skip

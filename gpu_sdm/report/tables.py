@@ -51,6 +51,8 @@ def p_value(text: str) -> str:
         return plain(text)
     if value >= 0.99995:
         return "1"
+    if value == 0:
+        return f"< 1e{MINUS}300"  # too small for a double
     return (f"{value:.4f}" if value >= 1e-4 else f"{value:.1e}").replace("-", MINUS)
 
 

@@ -104,19 +104,47 @@ def tiles(facts: Facts) -> Html:
     )
 
 
+AGAIN = "estimated again"  # in run.json's words on the null
+NULLS = {
+    "subjects": "Every p value is a comparison with data in which no study has any effect; they "
+    "are made by exchanging the subjects within every study. That test finds too much in two "
+    "situations: where the studies' true effects differ although their mean is zero, and, judged "
+    "voxel by voxel, where reported peaks are all that is known. Exchanging whole studies, or "
+    "moving the peaks over the brain, avoids this.",
+    "studies": "Every p value is a comparison with data in which the effect of a study is as "
+    "likely to be positive as negative; they are made by turning the signs of whole studies.",
+    "peaks": "Every p value is a comparison with data in which peaks lie anywhere in the mask; "
+    "they are made by moving the reported peaks over it with their heights, and by turning the "
+    "signs of whole maps.",
+    "moderator": "Every p value is a comparison with data in which what is tested has nothing to "
+    "do with the effects of the studies; they are made by permuting between studies what the rest "
+    "of the model leaves unexplained.",
+}
+SIDES = (
+    "Positive and negative effects are tested one by one, each at its own 5 %, as SDM-PSI does. "
+    "Someone who would have taken either sign for a finding should look at the two-sided test, "
+    "which the maps below offer."
+)
+
+
 def caveats(facts: Facts) -> list[Html]:
     """Say what a reader must know before believing."""
-    said = [tag("li", tag("b", "Null: "), f"{facts.run['null']}.")]
-    said.append(tag("li", tag("b", "Sides: "), f"{facts.run['sides']}."))
-    p_min = 1 / facts.permutations
+    null = NULLS["moderator" if facts.moderator else facts.settings.exchange]
+    if AGAIN in facts.run["null"]:
+        null += " Everything is estimated again for each of them."
+    said = [
+        tag("li", tag("b", "What p means. "), null),
+        tag("li", tag("b", "Two directions. "), SIDES),
+    ]
     if not facts.exact:
+        error = (0.05 * 0.95 / facts.permutations) ** 0.5
         said.append(
             tag(
                 "li",
-                tag("b", "Precision: "),
-                f"with {facts.permutations:,} permutations no corrected p is below {p_min:.2g}, "
-                f"and a p of .05 has a standard error of "
-                f"{(0.05 * 0.95 / facts.permutations) ** 0.5:.3f}.",
+                tag("b", "Precision. "),
+                f"With {facts.permutations:,} permutations no corrected p can be below "
+                f"{1 / facts.permutations:.2g}, and a p of .05 is known to within a standard error "
+                f"of {error:.3f}. More permutations make it more precise.",
             )
         )
     return said
