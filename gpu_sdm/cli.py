@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
+from gpu_sdm import log
 from gpu_sdm.commands.bias import bias
 from gpu_sdm.commands.check import check
 from gpu_sdm.commands.combine import combine
@@ -67,17 +70,50 @@ for panel, commands in COMMANDS.items():
 app.add_typer(template_app, name="template", rich_help_panel="Input")
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from gpu_sdm import __version__
+
+        print(f"gpu-sdm {__version__}")  # noqa: T201 -- asked for
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    log_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--log",
+            metavar="FILE",
+            show_default="none",
+            help="Append times, stages, messages, versions and the exit code to this file.",
+        ),
+    ] = None,
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_version, help="Print the version."),
+    ] = False,
+) -> None:
+    """Open SDM-PSI: coordinate-based meta-analysis from reported peaks to corrected maps."""
+    if log_file is not None:
+        from gpu_sdm import terminal
+        from gpu_sdm.environment import versions
+
+        log.start(log_file, ["gpu-sdm", *sys.argv[1:]], versions(), terminal.say)
+
+
 def main() -> None:
     """Entry point: errors become one line and exit code 1, Ctrl-C exit code 130."""
-    try:
-        app(standalone_mode=True)
-    except GpuSdmError as exc:
-        from gpu_sdm import terminal
+    with log.ended():
+        try:
+            app(standalone_mode=True)
+        except GpuSdmError as exc:
+            from gpu_sdm import terminal
 
-        terminal.show_error(str(exc))
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+            terminal.show_error(str(exc))
+            sys.exit(1)
+        except KeyboardInterrupt:
+            sys.exit(130)
 
 
 if __name__ == "__main__":

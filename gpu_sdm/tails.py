@@ -196,6 +196,13 @@ def fit_tail(maxima: np.ndarray, seed: int = 0, name: str = "") -> TailFit | Non
        Pareto distribution. Technometrics 29:339-349.
     .. [3] Knijnenburg TA et al. (2009) Fewer permutations, more accurate P-values.
        Bioinformatics 25:i161-i168.
+
+    Examples
+    --------
+    >>> null = np.random.default_rng(0).gumbel(size=1000)
+    >>> fit = fit_tail(null)
+    >>> fit.permutations, fit.accepted, bool(fit.p(np.array([null.max() + 3]))[0] < 1e-3)
+    (999, True, True)
     """
     ranked = np.sort(np.asarray(maxima, np.float64)[1:])[::-1]
     if np.isnan(maxima).any():

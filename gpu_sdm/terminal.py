@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import (
@@ -27,6 +28,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from gpu_sdm import log
+
 if TYPE_CHECKING:
     from gpu_sdm.analysis import Analysis
     from gpu_sdm.bench import Measured
@@ -38,12 +41,13 @@ LISTED = 6  # notices of one kind that are spelt out; all are in run.json
 THRESHOLD_SHOWN = "fwe-tfce-0.05"
 
 
-def _out() -> Console:
-    return Console()
-
-
-def _err() -> Console:
-    return Console(stderr=True)
+def open_console(stderr: bool = True, wide: int | None = None) -> Console:
+    """Give where to print, plain under NO_COLOR; `wide` columns where it is no terminal."""
+    colours: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+    found = Console(stderr=stderr, color_system=colours)
+    if wide is not None and not found.is_terminal:
+        found.width = wide
+    return found
 
 
 class _Rate(ProgressColumn):
@@ -54,6 +58,15 @@ class _Rate(ProgressColumn):
         return Text("" if not speed else f"{speed:.3g}/s")
 
 
+class _Noted(Progress):
+    """Bars with a line of text below them."""
+
+    text = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from (*super().get_renderables(), Text(self.text, style="dim"))
+
+
 class StageProgress:
     """A progress bar per stage on stderr, with rate and time left.
 
@@ -61,14 +74,14 @@ class StageProgress:
     """
 
     def __init__(self) -> None:
-        self._progress = Progress(
+        self._progress = _Noted(
             TextColumn("{task.description:<14}"),
             BarColumn(),
             MofNCompleteColumn(),
             _Rate(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            console=_err(),
+            console=open_console(),
         )
         self._tasks: dict[str, TaskID] = {}
 
@@ -88,8 +101,13 @@ class StageProgress:
         """End the display."""
         self._progress.stop()
 
+    def note(self, text: str) -> None:
+        """Show a line below the bars."""
+        self._progress.text = text
+
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Show how far a stage is."""
+        log.stage(stage, done, total)
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(stage, total=total)
         # A task that is born complete would count its seconds for ever.
@@ -136,58 +154,54 @@ class StopAfterStep:
 
 def show_error(message: str) -> None:
     """One red line on stderr."""
-    _err().print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    log.note(message, "error")
+    open_console().print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+
+
+def warn(sentence: str) -> None:
+    """One line with a yellow "warning:" on stderr."""
+    log.note(sentence, "warning")
+    open_console().print(f"[yellow]warning:[/] {escape(sentence)}", highlight=False, soft_wrap=True)
 
 
 def say(sentence: str) -> None:
     """One line on stderr while work goes on."""
-    _err().print(escape(sentence), highlight=False, soft_wrap=True)
+    log.note(sentence, "warning" if sentence.startswith("warning:") else "info")
+    open_console().print(escape(sentence), highlight=False, soft_wrap=True)
 
 
 def say_interrupted(out: Path) -> None:
     """Tell how to go on after Ctrl-C."""
-    _err().print(
-        f"interrupted; what is finished is kept in {escape(str(out))}.partial: "
-        "give the same command again to go on.",
-        highlight=False,
-        soft_wrap=True,
+    say(
+        f"interrupted; what is finished is kept in {out}.partial: give the same command again to "
+        "go on."
     )
 
 
-def show_pairs(title: str, pairs: Mapping[str, str]) -> None:
+def show_pairs(title: str, pairs: Mapping[str, str], stderr: bool = False) -> None:
     """Two columns under a title."""
+    log.note("\n".join([title, *(f"{name}: {value}" for name, value in pairs.items())]))
     table = Table.grid(padding=(0, 2))
     for name, value in pairs.items():
         table.add_row(escape(name), escape(value))
-    _out().print(Panel(table, title=title, expand=False))
+    open_console(stderr).print(Panel(table, title=escape(title), expand=False))
 
 
-def show_cache(folder: Path, entries: Sequence[Any]) -> None:
-    """List the cache by kind."""
-    table = Table(title=f"cache {folder}", title_justify="left")
-    for column in ("kind", "files", "MB"):
-        table.add_column(column, justify="left" if column == "kind" else "right")
-    kinds = sorted({e.kind for e in entries})
-    for kind in kinds:
-        sizes = [e.size for e in entries if e.kind == kind]
-        table.add_row(kind, str(len(sizes)), f"{sum(sizes) / 1e6:.1f}")
-    table.add_row("all", str(len(entries)), f"{sum(e.size for e in entries) / 1e6:.1f}")
-    _out().print(table)
-
-
-def show_summary(analysis: Analysis) -> None:
-    """Say what was read and what will be done, before the long work."""
+def show_summary(analysis: Analysis, command: str = "permute", stderr: bool = False) -> None:
+    """Say what was read and what `command` will do, before the long work."""
     from gpu_sdm.provenance import summary
 
-    show_pairs("gpu-sdm permute", summary(analysis))
+    show_pairs(f"gpu-sdm {command}", summary(analysis), stderr)
     show_notices(analysis.notices, ", all in run.json")
 
 
 def show_notices(notices: Sequence[Notice], where: str = "") -> None:
     """Count doubts by kind on stderr, and spell out the first of each."""
-    console = _err()
+    console = open_console()
     for kind in sorted({n.kind for n in notices}):
         same = [n.message for n in notices if n.kind == kind]
+        for message in same:
+            log.note(f"{kind.replace('_', ' ')}: {message}", "warning")
         console.print(f"[yellow]warning:[/] {kind.replace('_', ' ')}: {len(same)}", highlight=False)
         for message in same[:LISTED]:
             console.print(f"  {escape(message)}", highlight=False, soft_wrap=True)
@@ -195,17 +209,19 @@ def show_notices(notices: Sequence[Notice], where: str = "") -> None:
             console.print(f"  ... and {len(same) - LISTED} more{where}", highlight=False)
 
 
-def show_forecast(found: Forecast, permutations: int) -> None:
+def show_forecast(found: Forecast, permutations: int, stderr: bool = False) -> None:
     """Print memory and expected time of a dry run."""
     show_pairs(
         "dry run: nothing was written",
         {
-            "memory needed": f"{found.memory / 1e9:.1f} GB",
+            "memory needed": f"{found.memory / 1e9:.1f} GB"
+            + (f", and {found.disk / 1e9:.1f} GB of disk" if found.disk else ""),
             "memory free": "unknown" if found.free is None else f"{found.free / 1e9:.1f} GB",
             "preparation": f"about {_duration(found.preparation)} (less where it is cached)",
             "permutations": f"about {found.rate:.3g} per second, measured just now",
             "in all": f"about {_duration(found.preparation + permutations / found.rate)}",
         },
+        stderr,
     )
 
 
@@ -226,7 +242,7 @@ def show_bench(
             table.add_row(*first, statistic, f"{speed:.3g}", *times)
         if not m.agrees:
             table.add_row(*first, "[red]does not agree[/]")
-    console = _out()
+    console = open_console(stderr=False)
     console.print(table)
     console.print(
         "max |dz|: against the plain float64 reference, on a block of voxels; at most 1e-4 agrees. "
@@ -243,7 +259,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
-def show_result(result: Result) -> None:
+def show_result(result: Result, stderr: bool = False) -> None:
     """Print the clusters at the TFCE threshold, or at the first that was computed."""
     name = THRESHOLD_SHOWN if THRESHOLD_SHOWN in result.clusters else next(iter(result.clusters))
     rows = result.clusters[name]
@@ -263,7 +279,7 @@ def show_result(result: Result) -> None:
             f"{row['voxels']:,}",
             row["label"],
         )
-    console = _out()
+    console = open_console(stderr)
     console.print(table if rows else f"no cluster at {name}")
     console.print(
         "  ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.timings.items()),

@@ -14,7 +14,7 @@ RANKS = {
     "errors": 0,
     "checks": 1, "rng": 1, "data": 1, "spaces": 1, "coordinates": 1,
     "statistics": 1,
-    "cache": 1, "config": 2, "templates": 2, "backend": 2, "environment": 3,
+    "log": 1, "cache": 1, "demo": 2, "config": 2, "templates": 2, "backend": 2, "environment": 3,
     "ops": 3, "io": 3,
     "stages": 4,
     "permute": 5, "template_build": 5, "template_picture": 5,

@@ -74,6 +74,12 @@ def get_backend(
         If "cuda" is asked for and cannot run.
     SettingError
         If the name or the number of threads is not allowed.
+
+    Examples
+    --------
+    >>> backend = get_backend("cpu", threads=2)
+    >>> backend.name, backend.threads
+    ('cpu', 2)
     """
     Options(BACKENDS).check("backend", name)
     cores = available_cores()

@@ -1,76 +1,19 @@
-"""What the commands on a finished result share: its options, opening it, tables and JSON."""
+"""What the commands on a finished result share: opening it, sites, tables and JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gpu_sdm.analysis import Analysis, Progress
+    from gpu_sdm.findings.refit import SiteEffects
     from gpu_sdm.findings.sites import Site
     from gpu_sdm.finished import Finished
+    from gpu_sdm.result import Result
 
 WIDE = 160  # columns of a table in a log
-WHERE, OUTPUT, DEVICE = "Where", "Output", "Device"
-
-Result = Annotated[
-    Path,
-    typer.Argument(help="Result folder of gpu-sdm permute.", show_default=False, metavar="OUT"),
-]
-Thresholds = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--threshold",
-        rich_help_panel=WHERE,
-        metavar="NAME",
-        show_default="the first with a cluster",
-        help="Look at the clusters of fwe-tfce, fwe-voxel, uncorrected, ...; repeat for several.",
-    ),
-]
-Points = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--at",
-        rich_help_panel=WHERE,
-        metavar="X,Y,Z",
-        show_default="none",
-        help="Also this point, MNI mm; repeat for several.",
-    ),
-]
-Masks = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--mask",
-        rich_help_panel=WHERE,
-        show_default="none",
-        help="Also the mean over the voxels of this NIfTI mask; repeat for several.",
-    ),
-]
-Backend = Annotated[
-    Literal["auto", "cuda", "cpu", "numpy"],
-    typer.Option(rich_help_panel=DEVICE, help="As for permute."),
-]
-Threads = Annotated[
-    int | None,
-    typer.Option(
-        min=1, max=4096, rich_help_panel=DEVICE, show_default="all cores", help="Worker threads."
-    ),
-]
-AsJson = Annotated[
-    bool,
-    typer.Option("--json", rich_help_panel=OUTPUT, help="Print the table as JSON on stdout."),
-]
-NoReport = Annotated[
-    bool,
-    typer.Option(
-        "--no-report",
-        rich_help_panel=OUTPUT,
-        help="Leave out OUT/report.html; gpu-sdm report OUT makes it later.",
-    ),
-]
 
 
 def report_of(analysis: Analysis | None, out: Path, left_out: bool) -> None:
@@ -91,17 +34,6 @@ def report_of(analysis: Analysis | None, out: Path, left_out: bool) -> None:
         )
 
 
-def out_option(name: str) -> Any:
-    """Give the option `--out` of a command whose folder is OUT/name by default."""
-    return typer.Option(
-        "--out",
-        "-o",
-        rich_help_panel=OUTPUT,
-        show_default=f"OUT/{name}",
-        help="Folder to write to; tables found there are replaced.",
-    )
-
-
 def opened(
     result: Path, backend: str, threads: int | None, progress: Progress
 ) -> tuple[Finished, Analysis]:
@@ -113,15 +45,21 @@ def opened(
     return finished, finished.analysis(get_backend(backend, threads), progress)
 
 
-def point(text: str) -> tuple[float, float, float]:
-    """Read "x,y,z"."""
+def point(text: str, option: str = "--at") -> tuple[float, float, float]:
+    """Read the "x,y,z" of an option.
+
+    Raises
+    ------
+    SettingError
+    """
     from gpu_sdm.errors import SettingError
 
     try:
         x, y, z = (float(v) for v in text.replace(" ", "").split(","))
     except ValueError:
         raise SettingError(
-            f"--at is {text!r}; give three numbers with commas, MNI millimetres, such as -4,-4,56."
+            f"{option} is {text!r}; give three numbers with commas, MNI millimetres, such as "
+            "-4,-4,56."
         ) from None
     return x, y, z
 
@@ -155,6 +93,32 @@ def chosen_sites(
             "another --threshold, or a point with --at."
         )
     return found
+
+
+def effects_at(
+    result: Path,
+    device: tuple[str, int | None],
+    thresholds: Sequence[str] | None,
+    points: Sequence[str] | None,
+    masks: Sequence[Path] | None,
+    clusters: bool = True,
+) -> tuple[Finished, SiteEffects]:
+    """Open a result and fit its studies again at the sites that the options name.
+
+    Parameters
+    ----------
+    device : backend and threads
+        Where.
+    result, thresholds, points, masks, clusters
+        As for `opened` and `chosen_sites`.
+    """
+    from gpu_sdm import terminal
+    from gpu_sdm.findings.refit import site_effects
+
+    with terminal.StageProgress() as progress:
+        finished, analysis = opened(result, *device, progress)
+        sites = chosen_sites(finished, thresholds, points, masks, clusters)
+        return finished, site_effects(analysis, sites, progress)
 
 
 def new_folder(folder: Path) -> Path:
@@ -192,9 +156,10 @@ def show_table(
         Content.
     """
     from rich import box
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from gpu_sdm import terminal
 
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
     for heading in columns:
@@ -204,9 +169,7 @@ def show_table(
         )
     for row in rows:
         table.add_row(*(escape(write(row)) for write in columns.values()))
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        console = Console(stderr=True, width=WIDE)
+    console = terminal.open_console(wide=WIDE)
     console.print(table)
     for note in notes:
         console.print(escape(note), highlight=False, style="dim", soft_wrap=True)
@@ -242,8 +205,23 @@ def text(column: str) -> Callable[[Mapping[str, Any]], str]:
 def finish(folder: Path, as_json: bool, content: Mapping[str, Any]) -> None:
     """Write the last of stdout: JSON where it was asked for, else the folder."""
     if as_json:
-        from gpu_sdm.io.tables import json_text
-
-        print(json_text({"folder": folder, **content}))  # noqa: T201
+        print_json({"folder": folder, **content})
     else:
-        print(folder)  # noqa: T201
+        print(folder)  # noqa: T201 -- the contract: last line of stdout is the path of the result
+
+
+def found_in(result: Result) -> dict[str, Any]:
+    """Give what `--json` prints of an analysis: its clusters by threshold, warnings and times."""
+    return {
+        "clusters": result.clusters,
+        "studies": len(result.studies),
+        "warnings": result.provenance["warnings"],
+        "timings_s": result.timings,
+    }
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """Write JSON on stdout; NaN and infinities are null."""
+    from gpu_sdm.io.tables import json_text
+
+    print(json_text(content))  # noqa: T201 -- asked for

@@ -8,13 +8,14 @@ from typing import Annotated, Literal
 import typer
 
 from gpu_sdm.commands import _on_result as shared
+from gpu_sdm.commands import _options as opt
 
 
 def bias(
-    result: shared.Result,
-    threshold: shared.Thresholds = None,
-    at: shared.Points = None,
-    mask: shared.Masks = None,
+    result: opt.Result,
+    threshold: opt.Thresholds = None,
+    at: opt.Points = None,
+    mask: opt.Masks = None,
     regressor: Annotated[
         Literal["se", "inverse-root-n"],
         typer.Option(
@@ -32,22 +33,18 @@ def bias(
             help="Two-sided p at which a study counts as significant.",
         ),
     ] = None,
-    out: Annotated[Path | None, shared.out_option("bias")] = None,
-    backend: shared.Backend = "auto",
-    threads: shared.Threads = None,
-    as_json: shared.AsJson = False,
+    out: Annotated[Path | None, opt.out_option("bias")] = None,
+    backend: opt.Backend = "auto",
+    threads: opt.Threads = None,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Egger's test, funnel data and the excess of significant studies at clusters and peaks."""
     from gpu_sdm import terminal
     from gpu_sdm.findings import bias as findings
-    from gpu_sdm.findings.refit import site_effects
     from gpu_sdm.io.tables import write_tsv
 
-    with terminal.StageProgress() as progress:
-        finished, analysis = shared.opened(result, backend, threads, progress)
-        sites = shared.chosen_sites(finished, threshold, at, mask)
-        effects = site_effects(analysis, sites, progress)
-        rows = findings.bias(effects, regressor, significance)
+    _, effects = shared.effects_at(result, (backend, threads), threshold, at, mask)
+    rows = findings.bias(effects, regressor, significance)
     funnel, doubts = findings.funnel(effects), findings.doubts(effects, rows)
     folder = shared.new_folder(out or result / "bias")
     write_tsv(folder / "bias.tsv", list(rows[0]), rows)

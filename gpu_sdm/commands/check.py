@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpu_sdm.commands import _on_result as shared
+from gpu_sdm.commands import _options as opt
 
 if TYPE_CHECKING:
     from gpu_sdm.findings.check import Checked
@@ -18,14 +19,7 @@ THRESHOLDS = "Thresholds"
 
 
 def check(
-    project: Annotated[
-        Path,
-        typer.Argument(
-            help="Input of gpu-sdm permute, such as an SDM project folder.",
-            show_default=False,
-            metavar="INPUT",
-        ),
-    ],
+    project: opt.Input,
     mask: Annotated[
         Path | None,
         typer.Option(show_default="none", help="Also name the peaks outside this NIfTI mask."),
@@ -55,7 +49,7 @@ def check(
         int,
         typer.Option(min=1, max=2, rich_help_panel=THRESHOLDS, help="1: one-sided p; 2: two."),
     ] = 1,
-    as_json: shared.AsJson = False,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Check an input: a table of its studies, its errors, and every doubt; writes nothing.
 

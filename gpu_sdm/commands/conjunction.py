@@ -5,18 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from gpu_sdm.commands import _on_result as shared
+from gpu_sdm.commands import _options as opt
 
 
 def conjunction(
-    first: shared.Result,
-    second: Annotated[
-        Path, typer.Argument(help="Another result folder.", show_default=False, metavar="OUT2")
-    ],
-    out: Annotated[Path | None, shared.out_option("conjunction/NAME2")] = None,
-    as_json: shared.AsJson = False,
+    first: opt.Result,
+    second: Annotated[Path, opt.argument("OUT2", "Another result folder.")],
+    out: Annotated[Path | None, opt.out_option("conjunction/NAME2")] = None,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Conjunction of two results: the minimum statistic against the conjunction null."""
     from gpu_sdm.atlas import load_atlas

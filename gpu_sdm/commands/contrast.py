@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
-
-import typer
+from typing import Annotated
 
 from gpu_sdm.commands import _on_result as shared
+from gpu_sdm.commands import _options as opt
 
 
 def contrast(
-    first: shared.Result,
-    second: Annotated[
-        Path,
-        typer.Argument(help="Result folder of other samples.", show_default=False, metavar="OUT2"),
-    ],
+    first: opt.Result,
+    second: Annotated[Path, opt.argument("OUT2", "Result folder of other samples.")],
     permutations: Annotated[
         int | None,
-        typer.Option(
-            "--permutations",
-            "-n",
-            min=1,
-            show_default="those of the first result",
-            help="Divisions of the studies, the observed one included.",
+        opt.permutations_option(
+            "those of the first result", "Divisions of the studies, the observed one included."
         ),
     ] = None,
-    out: Annotated[Path | None, shared.out_option("contrast/NAME2")] = None,
-    backend: Annotated[
-        Literal["cpu", "numpy"],
-        typer.Option(rich_help_panel=shared.DEVICE, help="Where to run."),
-    ] = "cpu",
-    threads: shared.Threads = None,
-    as_json: shared.AsJson = False,
+    out: Annotated[Path | None, opt.out_option("contrast/NAME2")] = None,
+    backend: opt.CpuBackend = "cpu",
+    threads: opt.Threads = None,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Difference of two results, studies exchanged between them for its p values."""
     from gpu_sdm import terminal

@@ -7,16 +7,11 @@ from typing import Annotated, Literal
 
 import typer
 
+from gpu_sdm.commands import _options as opt
+
 
 def convert(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="INPUT",
-            help="SDM project folder, CSV/TSV/XLSX, Sleuth, NiMARE or NIMADS file.",
-            show_default=False,
-        ),
-    ],
+    source: Annotated[Path, opt.argument("INPUT", opt.PROJECT)],
     out: Annotated[
         Path,
         typer.Argument(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from gpu_sdm.commands import _on_result as shared
+from gpu_sdm.commands import _options as opt
 
 if TYPE_CHECKING:
     from gpu_sdm.decode.connectivity import Connectivity
@@ -57,28 +58,28 @@ def decode(
             help="Take studies that Neurosynth guesses to be in Talairach space to MNI.",
         ),
     ] = False,
-    at: shared.Points = None,
-    threshold: shared.Thresholds = None,
+    at: opt.Points = None,
+    threshold: opt.Thresholds = None,
     seeds: Annotated[
         Literal["peak", "cluster"],
         typer.Option(
-            rich_help_panel=shared.WHERE, help="Look at the peak of a cluster or all its voxels."
+            rich_help_panel=opt.WHERE, help="Look at the peak of a cluster or all its voxels."
         ),
     ] = "peak",
     radius: Annotated[
         float,
         typer.Option(
-            min=1, max=30, rich_help_panel=shared.WHERE,
+            min=1, max=30, rich_help_panel=opt.WHERE,
             help="A study counts with a peak at most this far, mm.",
         ),
     ] = 6.0,
     min_studies: Annotated[
-        int, typer.Option(min=2, rich_help_panel=shared.WHERE, help="Seeds of fewer are refused.")
+        int, typer.Option(min=2, rich_help_panel=opt.WHERE, help="Seeds of fewer are refused.")
     ] = 20,
     voxel_size: Annotated[
         int,
         typer.Option(
-            min=2, max=4, rich_help_panel=shared.WHERE, help="Grid of the maps without an OUT, mm."
+            min=2, max=4, rich_help_panel=opt.WHERE, help="Grid of the maps without an OUT, mm."
         ),
     ] = 2,
     kernel: Annotated[
@@ -128,8 +129,8 @@ def decode(
     min_term_studies: Annotated[
         int, typer.Option(min=1, rich_help_panel=TERMS, help="Rarer terms are not tested.")
     ] = 100,
-    out: Annotated[Path | None, shared.out_option("decode/NAME")] = None,
-    as_json: shared.AsJson = False,
+    out: Annotated[Path | None, opt.out_option("decode/NAME")] = None,
+    as_json: opt.AsJson = False,
 ) -> None:  # fmt: skip
     """Co-activation, connectivity and the terms that go with the peaks of a result."""
     from gpu_sdm import terminal

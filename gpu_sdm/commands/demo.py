@@ -7,15 +7,18 @@ from typing import Annotated
 
 import typer
 
+from gpu_sdm.commands import _options as opt
+
+FOLDER = Path("gpu-sdm-demo")
+
 
 def demo(
-    folder: Annotated[
-        Path, typer.Argument(help="Folder for the project and its result.")
-    ] = Path("gpu-sdm-demo"),
+    folder: Annotated[Path, typer.Argument(help="Folder for the project and its result.")] = FOLDER,
     permutations: Annotated[
         int, typer.Option("--permutations", "-n", min=1, help="Permutations.")
     ] = 500,
-    voxel_size: Annotated[int, typer.Option(min=2, max=4, help="Analysis grid, mm.")] = 4,
+    voxel_size: opt.VoxelSize = 4,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Write a small project (eleven studies, SIMULATED peaks) and analyse it."""
     from gpu_sdm import terminal
@@ -24,11 +27,11 @@ def demo(
 
     project, out = write_demo(folder), folder / "result"
     terminal.say(
-        "The peaks of this project are SIMULATED (11 case-control studies on pain empathy in mental "
-        f"disorders, their real sizes and thresholds). It is the same as: gpu-sdm permute {project} "
-        f"--out {out} --voxel-size {voxel_size} --permutations {permutations}"
+        "The peaks of this project are SIMULATED (11 case-control studies on pain empathy in "
+        "mental disorders, their real sizes and thresholds). It is the same as: gpu-sdm permute "
+        f"{project} --out {out} --voxel-size {voxel_size} --permutations {permutations}"
     )
-    permute(project, out, permutations=permutations, voxel_size=voxel_size)
+    permute(project, out, permutations=permutations, voxel_size=voxel_size, as_json=as_json)
     terminal.say(
         f"What comes next: gpu-sdm threshold {out} --map uncorrected --p 0.0025, gpu-sdm jackknife "
         f"{out}, gpu-sdm bias {out}; gpu-sdm --help lists all."

@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Annotated
 
 from gpu_sdm.commands import _on_result as shared
+from gpu_sdm.commands import _options as opt
 
 
 def grade(
-    result: shared.Result,
-    threshold: shared.Thresholds = None,
-    at: shared.Points = None,
-    out: Annotated[Path | None, shared.out_option("grade")] = None,
-    backend: shared.Backend = "auto",
-    threads: shared.Threads = None,
-    as_json: shared.AsJson = False,
+    result: opt.Result,
+    threshold: opt.Thresholds = None,
+    at: opt.Points = None,
+    out: Annotated[Path | None, opt.out_option("grade")] = None,
+    backend: opt.Backend = "auto",
+    threads: opt.Threads = None,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Grade the evidence at peaks: convincing, highly suggestive, suggestive, weak, none."""
     from gpu_sdm import terminal

@@ -5,30 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from gpu_sdm.commands import _on_result as shared
+from gpu_sdm.commands import _options as opt
 
 
 def heights(
-    project: Annotated[
-        Path,
-        typer.Argument(
-            help="SDM project folder, CSV/TSV/XLSX, Sleuth, NiMARE or NIMADS file.",
-            show_default=False,
-        ),
-    ],
+    project: opt.Project,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            rich_help_panel=shared.OUTPUT,
-            show_default="none",
-            help="Folder for heights.tsv.",
-        ),
+        opt.option(opt.OUTPUT, "Folder for heights.tsv.", "--out", "-o", default="none"),
     ] = None,
-    as_json: shared.AsJson = False,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Meta-analyse how high the reported peaks are, by kind of threshold and sign."""
     from gpu_sdm.errors import InputError

@@ -8,32 +8,29 @@ from typing import Annotated
 import typer
 
 from gpu_sdm.commands import _on_result as shared
+from gpu_sdm.commands import _options as opt
 
 
 def heterogeneity(
-    result: shared.Result,
-    threshold: shared.Thresholds = None,
-    at: shared.Points = None,
-    mask: shared.Masks = None,
+    result: opt.Result,
+    threshold: opt.Thresholds = None,
+    at: opt.Points = None,
+    mask: opt.Masks = None,
     level: Annotated[
         float, typer.Option(min=0.5, max=0.999, help="Coverage of the prediction interval.")
     ] = 0.95,
-    out: Annotated[Path | None, shared.out_option("heterogeneity")] = None,
-    backend: shared.Backend = "auto",
-    threads: shared.Threads = None,
-    as_json: shared.AsJson = False,
+    out: Annotated[Path | None, opt.out_option("heterogeneity")] = None,
+    backend: opt.Backend = "auto",
+    threads: opt.Threads = None,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Q, I2, H2, tau2 and the prediction interval at clusters, peaks and points."""
-    from gpu_sdm import terminal
     from gpu_sdm.findings.heterogeneity import I2_CAP
     from gpu_sdm.findings.heterogeneity import heterogeneity as describe
-    from gpu_sdm.findings.refit import site_effects
     from gpu_sdm.io.tables import write_tsv
 
-    with terminal.StageProgress() as progress:
-        finished, analysis = shared.opened(result, backend, threads, progress)
-        sites = shared.chosen_sites(finished, threshold, at, mask)
-        rows = describe(site_effects(analysis, sites, progress), finished.map("i2"), level)
+    finished, effects = shared.effects_at(result, (backend, threads), threshold, at, mask)
+    rows = describe(effects, finished.map("i2"), level)
     folder = shared.new_folder(out or result / "heterogeneity")
     write_tsv(folder / "heterogeneity.tsv", list(rows[0]), rows)
     notes = [

@@ -5,47 +5,44 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from gpu_sdm.commands import _on_result as shared
+from gpu_sdm.commands import _options as opt
 
 
 def jackknife(
-    result: shared.Result,
+    result: opt.Result,
     study: Annotated[
         list[str] | None,
-        typer.Option(
+        opt.option(
+            None,
+            "Leave out this study only; repeat for several, one at a time.",
             "--study",
             metavar="NAME",
-            show_default="each in turn",
-            help="Leave out this study only; repeat for several, one at a time.",
+            default="each in turn",
         ),
     ] = None,
-    threshold: shared.Thresholds = None,
+    threshold: opt.Thresholds = None,
     permutations: Annotated[
         int | None,
-        typer.Option(
-            "--permutations",
-            "-n",
-            min=1,
-            show_default="none",
-            help="Permute every fold too: clusters are then held to their own corrected "
+        opt.permutations_option(
+            "none",
+            "Permute every fold too: clusters are then held to their own corrected "
             "threshold; without, to uncorrected p <= .0025.",
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
+        opt.option(
+            opt.OUTPUT,
+            "Folder to write to; folds finished there are not computed again.",
             "--out",
             "-o",
-            rich_help_panel=shared.OUTPUT,
-            show_default="OUT/jackknife",
-            help="Folder to write to; folds finished there are not computed again.",
+            default="OUT/jackknife",
         ),
     ] = None,
-    backend: shared.Backend = "auto",
-    threads: shared.Threads = None,
-    as_json: shared.AsJson = False,
+    backend: opt.Backend = "auto",
+    threads: opt.Threads = None,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Leave out one study at a time and see which clusters survive."""
     from gpu_sdm import terminal

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from gpu_sdm.commands import _on_result as shared
+from gpu_sdm.commands import _options as opt
+
+if TYPE_CHECKING:
+    from gpu_sdm.cache import Entry
 
 
 def bench(
@@ -17,26 +23,15 @@ def bench(
             show_default=False,
         ),
     ] = None,
-    voxel_size: Annotated[int, typer.Option(min=2, max=4, help="Analysis grid, mm.")] = 2,
+    voxel_size: opt.VoxelSize = 2,
     mask: Annotated[
         Path | None, typer.Option(help="NIfTI mask; default: grey matter of MNI152.")
     ] = None,
     imputations: Annotated[int, typer.Option(min=2, max=10_000, help="Imputed data sets.")] = 50,
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, max=4096, show_default="all cores", help="Worker threads."),
-    ] = None,
-    device: Annotated[int, typer.Option(min=0, help="CUDA device number.")] = 0,
-    device_memory: Annotated[
-        float | None,
-        typer.Option(
-            min=0.5,
-            metavar="GB",
-            show_default="what is free",
-            help="Most memory to take on the CUDA device.",
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    threads: Annotated[int | None, opt.threads_option(None)] = None,
+    device: Annotated[int, opt.device_option(None)] = 0,
+    device_memory: Annotated[float | None, opt.device_memory_option(None)] = None,
+    as_json: opt.Json = False,
 ) -> None:
     """Measure every backend of this machine: agreement with the reference, then speed."""
     from gpu_sdm import bench as measure
@@ -56,21 +51,25 @@ def bench(
     found = measure.bench(workload, places, terminal.say)
     if as_json:
         whole = {"problem": workload.sizes(), "backends": [m.as_dict() for m in found]}
-        print(json.dumps(whole, indent=1))  # noqa: T201 -- asked for
+        shared.print_json(whole)
         return
     terminal.show_bench(workload.sizes(), found, measure.PERMUTATIONS)
 
 
-def info() -> None:
+def info(as_json: opt.Json = False) -> None:
     """Print versions, devices and paths, fit for a bug report."""
     from gpu_sdm import terminal
     from gpu_sdm.environment import environment
 
+    if as_json:
+        shared.print_json(environment())
+        return
     terminal.show_pairs("gpu-sdm info", environment())
 
 
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Delete every cached file.")] = False,
+    as_json: opt.Json = False,
 ) -> None:
     """Show the cache of templates, bounds and likelihood maps, or clear it."""
     from gpu_sdm import cache as store
@@ -78,6 +77,28 @@ def cache(
 
     if clear:
         freed = store.clear()
+        if as_json:
+            shared.print_json({"folder": store.folder(), "freed_bytes": freed})
+            return
         terminal.show_pairs("gpu-sdm cache", {"freed": f"{freed / 1e6:.1f} MB"})
         return
-    terminal.show_cache(store.folder(), store.entries())
+    if as_json:
+        files = [{"kind": e.kind, "key": e.key, "bytes": e.size} for e in store.entries()]
+        shared.print_json({"folder": store.folder(), "files": files})
+        return
+    _show(store.folder(), store.entries())
+
+
+def _show(folder: Path, entries: Sequence[Entry]) -> None:
+    """List the cache by kind."""
+    from rich.table import Table
+
+    from gpu_sdm import terminal
+
+    table = Table(title=f"cache {folder}", title_justify="left")
+    for column in ("kind", "files", "MB"):
+        table.add_column(column, justify="left" if column == "kind" else "right")
+    for kind in (*sorted({e.kind for e in entries}), "all"):
+        sizes = [e.size for e in entries if kind in (e.kind, "all")]
+        table.add_row(kind, str(len(sizes)), f"{sum(sizes) / 1e6:.1f}")
+    terminal.open_console(stderr=False).print(table)

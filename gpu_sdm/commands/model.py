@@ -2,147 +2,129 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
-
 from gpu_sdm.commands import _on_result as shared
+from gpu_sdm.commands import _options as opt
 
 if TYPE_CHECKING:
     from gpu_sdm.analysis import Analysis
     from gpu_sdm.result import Result
 
-MODEL, NULL = "Model", "Permutation"
 AS_SOURCE = "as that of OUT, else as for permute"
 MOST_PLOTS = 20
 
 
-class Statistic(StrEnum):
-    """An enum, as typer takes no list of literals."""
-
-    voxel = "voxel"
-    tfce = "tfce"
-    cluster_extent = "cluster-extent"
-    cluster_mass = "cluster-mass"
-
-
 def _setting(panel: str, text: str, **more: Any) -> Any:
-    return typer.Option(rich_help_panel=panel, show_default=AS_SOURCE, help=text, **more)
+    return opt.option(panel, text, default=AS_SOURCE, **more)
 
 
 def model(
     source: Annotated[
         Path,
-        typer.Argument(
-            metavar="PROJECT|OUT",
-            show_default=False,
-            help="SDM project folder, or a finished result whose project and settings are used.",
+        opt.argument(
+            "PROJECT|OUT",
+            "SDM project folder, or a finished result whose project and settings are used.",
         ),
     ],
     formula: Annotated[
         str | None,
-        typer.Option(
-            rich_help_panel=MODEL,
-            show_default=False,
-            help="Such as '1 + age + C(medication)': columns of the table, + - * :, C(), center(), "
+        opt.option(
+            opt.MODEL,
+            "Such as '1 + age + C(medication)': columns of the table, + - * :, C(), center(), "
             "scale(), poly(column, degree).",
+            default=False,
         ),
     ] = None,
     contrast: Annotated[
         list[str] | None,
-        typer.Option(
-            rich_help_panel=MODEL,
-            show_default="the mean",
-            help="A coefficient, 'a - b', or weights '0,1,-1'; repeat to test several jointly.",
+        opt.option(
+            opt.MODEL,
+            "A coefficient, 'a - b', or weights '0,1,-1'; repeat to test several jointly.",
+            default="the mean",
         ),
     ] = None,
     subgroup: Annotated[
         str | None,
-        typer.Option(
-            rich_help_panel=MODEL,
+        opt.option(
+            opt.MODEL,
+            "Instead of a formula: the mean of each group and the difference of each pair.",
             metavar="COLUMN",
-            show_default="none",
-            help="Instead of a formula: the mean of each group and the difference of each pair.",
+            default="none",
         ),
     ] = None,
     where: Annotated[
         str | None,
-        _setting(MODEL, "Only studies for which this holds, such as \"disorder == 'MDD'\"."),
+        _setting(opt.MODEL, "Only studies for which this holds, such as \"disorder == 'MDD'\"."),
     ] = None,
     plot: Annotated[
         list[str] | None,
-        typer.Option(
+        opt.option(
+            opt.OUTPUT,
+            "Bubble plot at this voxel (MNI mm), into OUT/plots; repeat for several.",
             metavar="X,Y,Z",
-            rich_help_panel=shared.OUTPUT,
-            show_default="peaks of corrected clusters",
-            help="Bubble plot at this voxel (MNI mm), into OUT/plots; repeat for several.",
+            default="peaks of corrected clusters",
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            rich_help_panel=shared.OUTPUT,
-            show_default=False,
-            help="Result folder; not needed with --plot alone.",
+        opt.option(
+            opt.OUTPUT, "Result folder; not needed with --plot alone.", "--out", "-o", default=False
         ),
     ] = None,
     permutations: Annotated[
-        int | None, _setting(NULL, "Permutations, the identity included.", min=1)
+        int | None, _setting(opt.NULL, "Permutations, the identity included.", min=1)
     ] = None,
-    seed: Annotated[int | None, _setting(NULL, "Seed of every random draw.", min=0)] = None,
+    seed: Annotated[int | None, _setting(opt.NULL, "Seed of every random draw.", min=0)] = None,
     statistic: Annotated[
-        list[Statistic] | None, _setting(NULL, "Statistic to correct; repeat for several.")
+        list[opt.Statistic] | None, _setting(opt.NULL, "Statistic to correct; repeat for several.")
     ] = None,
     cluster_threshold: Annotated[
-        float | None, _setting(NULL, "Forming threshold of the cluster statistics.", min=0.5)
+        float | None, _setting(opt.NULL, "Forming threshold of the cluster statistics.", min=0.5)
     ] = None,
     exchange: Annotated[
         Literal["subjects", "studies"] | None,
-        _setting(NULL, "For the test of a mean; slopes and differences permute whole studies."),
+        _setting(opt.NULL, "For the test of a mean; slopes and differences permute whole studies."),
     ] = None,
-    noise: Annotated[str | None, _setting(NULL, "Law of the simulated subject images.")] = None,
-    imputations: Annotated[int | None, _setting(MODEL, "Imputed data sets.", min=2)] = None,
-    fwhm: Annotated[float | None, _setting(MODEL, "Width of the kernel, mm.")] = None,
-    anisotropy: Annotated[float | None, _setting(MODEL, "Anisotropy of the kernel.")] = None,
-    voxel_size: Annotated[int | None, _setting(MODEL, "Analysis grid, mm.", min=2, max=4)] = None,
-    mask: Annotated[Path | None, _setting(MODEL, "NIfTI mask.")] = None,
-    template: Annotated[Path | None, _setting(MODEL, "Correlation template.")] = None,
-    bounds: Annotated[Path | None, _setting(MODEL, "Start from SDM-PSI's own bounds.")] = None,
+    noise: Annotated[str | None, _setting(opt.NULL, "Law of the simulated subject images.")] = None,
+    imputations: Annotated[int | None, _setting(opt.MODEL, "Imputed data sets.", min=2)] = None,
+    fwhm: Annotated[float | None, _setting(opt.MODEL, "Width of the kernel, mm.")] = None,
+    anisotropy: Annotated[float | None, _setting(opt.MODEL, "Anisotropy of the kernel.")] = None,
+    voxel_size: Annotated[
+        int | None, _setting(opt.MODEL, "Analysis grid, mm.", min=2, max=4)
+    ] = None,
+    mask: Annotated[Path | None, _setting(opt.MODEL, "NIfTI mask.")] = None,
+    template: Annotated[Path | None, _setting(opt.MODEL, "Correlation template.")] = None,
+    bounds: Annotated[Path | None, _setting(opt.MODEL, "Start from SDM-PSI's own bounds.")] = None,
     tau2: Annotated[
-        Literal["dl", "reml"] | None, _setting(MODEL, "Between-study variance estimator.")
+        Literal["dl", "reml"] | None, _setting(opt.MODEL, "Between-study variance estimator.")
     ] = None,
     imputation: Annotated[
-        Literal["sdm", "truncated-normal"] | None, _setting(MODEL, "Law of the imputed effects.")
+        Literal["sdm", "truncated-normal"] | None,
+        _setting(opt.MODEL, "Law of the imputed effects."),
     ] = None,
     impute_under: Annotated[
         Literal["model", "null"] | None,
         _setting(
-            MODEL,
+            opt.MODEL,
             "null (default): impute without the tested slope or difference; model: as SDM-PSI.",
         ),
     ] = None,
     discards: Annotated[
-        int | None, _setting(MODEL, "Studies dropped by the leave-one-out rule.", min=0)
+        int | None, _setting(opt.MODEL, "Studies dropped by the leave-one-out rule.", min=0)
     ] = None,
     sample_correlation: Annotated[
-        float | None, _setting(MODEL, "Correlation of contrasts of one sample.", min=0, max=1)
+        float | None, _setting(opt.MODEL, "Correlation of contrasts of one sample.", min=0, max=1)
     ] = None,
     compat: Annotated[
-        Literal["sdm-6.21"] | None, _setting(MODEL, "Reproduce that program's deviations.")
+        Literal["sdm-6.21"] | None, _setting(opt.MODEL, "Reproduce that program's deviations.")
     ] = None,
-    backend: shared.Backend = "auto",
-    threads: shared.Threads = None,
-    force: Annotated[
-        bool,
-        typer.Option(
-            "--force", rich_help_panel=shared.OUTPUT, help="Replace a finished result at --out."
-        ),
-    ] = False,
-    no_report: shared.NoReport = False,
+    backend: opt.Backend = "auto",
+    threads: opt.Threads = None,
+    force: opt.Force = False,
+    no_report: opt.NoReport = False,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Test a slope, a difference between groups, or a mean beside covariates."""
     from dataclasses import replace
@@ -162,7 +144,7 @@ def model(
         "statistic": tuple(s.value for s in statistic) if statistic else None,
     }  # fmt: skip
     if formula is None and subgroup is None and plot and out is None:
-        _plot(source, plot, backend, threads)
+        _plot(source, plot, backend, threads, as_json)
         return
     if (formula is None) == (subgroup is None) or out is None:
         raise SettingError(
@@ -177,24 +159,30 @@ def model(
     chosen = get_backend(backend, threads, announce=terminal.say)
     if subgroup is None:
         settings = replace(settings, formula=formula, contrast=tuple(contrast or ()))
-        _run(dataset, settings, chosen, out, force, plot)
+        result = _run(dataset, settings, chosen, out, force, plot, as_json)
         shared.report_of(None, out, no_report)
-        print(out)  # noqa: T201 -- the contract: last line of stdout is the path of the result
+        shared.finish(out, as_json, shared.found_in(result))
         return
     models, count = subgroups(dataset, subgroup, settings.where)
     terminal.say("groups: " + ", ".join(f"{g} ({n} studies)" for g, n in sorted(count.items())))
     rows = []
     for one in models:
         own = replace(settings, formula=one.formula, contrast=(one.contrast,))
-        result = _run(dataset, own, chosen, out / one.folder, force, None)
+        result = _run(dataset, own, chosen, out / one.folder, force, None, as_json)
         shared.report_of(None, out / one.folder, no_report)
         rows.append({"folder": one.folder, "contrast": one.contrast, **_row(result)})
     _show(rows, out)
-    print(out)  # noqa: T201
+    shared.finish(out, as_json, {"subgroups": rows})
 
 
 def _run(
-    dataset: Any, settings: Any, backend: Any, out: Path, force: bool, plot: list[str] | None
+    dataset: Any,
+    settings: Any,
+    backend: Any,
+    out: Path,
+    force: bool,
+    plot: list[str] | None,
+    as_json: bool,
 ) -> Result:
     """Run one model and draw its bubble plots."""
     from gpu_sdm import terminal
@@ -207,7 +195,7 @@ def _run(
         from gpu_sdm.findings.bubble import require_moderator
 
         require_moderator(analysis.design)
-    terminal.show_summary(analysis, "model")
+    terminal.show_summary(analysis, "model", as_json)
     check_memory(analysis)
     with terminal.StageProgress() as progress, terminal.StopAfterStep(progress) as step:
         try:
@@ -216,7 +204,7 @@ def _run(
             progress.stop()
             terminal.say_interrupted(out)
             raise
-    terminal.show_result(result)
+    terminal.show_result(result, as_json)
     if analysis.design.moderator and len(analysis.design.contrast) == 1:
         _bubbles(analysis, out, plot)
     return result
@@ -255,7 +243,7 @@ def _bubbles(analysis: Analysis, out: Path, plot: list[str] | None) -> None:
     terminal.say(f"{len(pictures)} bubble plots in {out / 'plots'}")
 
 
-def _plot(source: Path, plot: list[str], backend: str, threads: int | None) -> None:
+def _plot(source: Path, plot: list[str], backend: str, threads: int | None, as_json: bool) -> None:
     """Draw at chosen voxels of a finished model."""
     from gpu_sdm import terminal
     from gpu_sdm.findings.bubble import require_moderator
@@ -264,7 +252,7 @@ def _plot(source: Path, plot: list[str], backend: str, threads: int | None) -> N
         _, analysis = shared.opened(source, backend, threads, progress)
     require_moderator(analysis.design)
     _bubbles(analysis, source, plot)
-    print(source / "plots")  # noqa: T201
+    shared.finish(source / "plots", as_json, {})
 
 
 def _row(result: Result) -> dict[str, Any]:

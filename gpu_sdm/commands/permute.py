@@ -5,217 +5,156 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
+from gpu_sdm.commands import _on_result as shared
+from gpu_sdm.commands import _options as opt
+from gpu_sdm.commands import _scale_options as scale
 
-from gpu_sdm.commands.model import Statistic
-
-MODEL, NULL, OUTPUT, DEVICE = "Model", "Permutation", "Output", "Device"
+DRY_RUN = "Read, plan, print memory and expected time; write nothing."
+FORCE = "Discard unfinished work and replace a finished result at --out."
 
 
 def permute(
-    project: Annotated[
-        Path,
-        typer.Argument(
-            help="SDM project folder, CSV/TSV/XLSX, Sleuth, NiMARE or NIMADS file.",
-            show_default=False,
-        ),
-    ],
+    project: opt.Project,
     out: Annotated[
         Path,
-        typer.Option(
+        opt.option(
+            opt.OUTPUT,
+            "Result folder. The same command again continues an "
+            "interrupted run; more --permutations extend a finished one.",
             "--out",
             "-o",
-            help="Result folder. The same command again continues an "
-            "interrupted run; more --permutations extend a finished one.",
-            rich_help_panel=OUTPUT,
-            show_default=False,
+            default=False,
         ),
     ],
     permutations: Annotated[
         int,
-        typer.Option(
-            "--permutations",
-            "-n",
-            min=1,
-            rich_help_panel=NULL,
-            help="Permutations, the identity included.",
-        ),
+        opt.option(opt.NULL, "Permutations, the identity included.", "--permutations", "-n", min=1),
     ] = 1000,
     imputations: Annotated[
-        int, typer.Option(min=2, max=10_000, rich_help_panel=MODEL, help="Imputed data sets.")
+        int, opt.option(opt.MODEL, "Imputed data sets.", min=2, max=10_000)
     ] = 50,
-    seed: Annotated[
-        int, typer.Option(min=0, rich_help_panel=NULL, help="Seed of every random draw.")
-    ] = 0,
+    seed: Annotated[int, opt.option(opt.NULL, "Seed of every random draw.", min=0)] = 0,
     fwhm: Annotated[
-        float,
-        typer.Option(
-            min=5, max=60, rich_help_panel=MODEL, help="Width of the anisotropic kernel, mm."
-        ),
+        float, opt.option(opt.MODEL, "Width of the anisotropic kernel, mm.", min=5, max=60)
     ] = 20.0,
     anisotropy: Annotated[
         float,
-        typer.Option(
-            min=0,
-            max=1,
-            rich_help_panel=MODEL,
-            help="1: distances along the correlation template; 0: Euclidean.",
+        opt.option(
+            opt.MODEL, "1: distances along the correlation template; 0: Euclidean.", min=0, max=1
         ),
     ] = 1.0,
-    voxel_size: Annotated[
-        int, typer.Option(min=2, max=4, rich_help_panel=MODEL, help="Analysis grid, mm.")
-    ] = 2,
+    voxel_size: Annotated[int, opt.option(opt.MODEL, "Analysis grid, mm.", min=2, max=4)] = 2,
     mask: Annotated[
-        Path | None,
-        typer.Option(rich_help_panel=MODEL, help="NIfTI mask; default: grey matter of MNI152."),
+        Path | None, opt.option(opt.MODEL, "NIfTI mask; default: grey matter of MNI152.")
     ] = None,
     template: Annotated[
         Path | None,
-        typer.Option(
-            rich_help_panel=MODEL, help="NIfTI of the 13 correlations between adjacent voxels."
-        ),
+        opt.option(opt.MODEL, "NIfTI of the 13 correlations between adjacent voxels."),
     ] = None,
     tau2: Annotated[
         Literal["dl", "reml"],
-        typer.Option(
-            rich_help_panel=MODEL, help="Between-study variance: DerSimonian-Laird or REML."
-        ),
+        opt.option(opt.MODEL, "Between-study variance: DerSimonian-Laird or REML."),
     ] = "dl",
     imputation: Annotated[
         Literal["sdm", "truncated-normal"],
-        typer.Option(
-            rich_help_panel=MODEL,
-            help="Law of the imputed effects: SDM-PSI's two spikes, or proper draws.",
-        ),
+        opt.option(opt.MODEL, "Law of the imputed effects: SDM-PSI's two spikes, or proper draws."),
     ] = "sdm",
     discards: Annotated[
         int | None,
-        typer.Option(
+        opt.option(
+            opt.MODEL,
+            "Studies dropped by the conservative leave-one-out rule.",
             min=0,
             max=1000,
-            rich_help_panel=MODEL,
-            show_default="by the number of studies",
-            help="Studies dropped by the conservative leave-one-out rule.",
+            default="by the number of studies",
         ),
     ] = None,
     covariates: Annotated[
         str,
-        typer.Option(
-            rich_help_panel=MODEL,
+        opt.option(
+            opt.MODEL,
+            "Nuisance covariates, columns of the table; the mean is tested.",
             metavar="A+B",
-            show_default="none",
-            help="Nuisance covariates, columns of the table; the mean is tested.",
+            default="none",
         ),
     ] = "",
     exchange: Annotated[
         Literal["subjects", "studies", "peaks"],
-        typer.Option(
-            rich_help_panel=NULL,
-            help="subjects: no effect in any study; studies: signs of whole studies flip; peaks: "
+        opt.option(
+            opt.NULL,
+            "subjects: no effect in any study; studies: signs of whole studies flip; peaks: "
             "peaks move over the mask. The last two re-estimate everything each time: slow.",
         ),
     ] = "subjects",
     noise: Annotated[
         str,
-        typer.Option(
-            rich_help_panel=NULL,
+        opt.option(
+            opt.NULL,
+            "Spatial law of the simulated subject images.",
             metavar="scan:R|gaussian:FWHM|template:POWER",
-            help="Spatial law of the simulated subject images.",
         ),
     ] = "scan:0.77",
     statistic: Annotated[
-        list[Statistic] | None,
-        typer.Option(
-            rich_help_panel=NULL,
-            show_default="voxel and tfce",
-            help="Statistic to correct; repeat for several.",
-        ),
+        list[opt.Statistic] | None,
+        opt.option(opt.NULL, "Statistic to correct; repeat for several.", default="voxel and tfce"),
     ] = None,
     cluster_threshold: Annotated[
         float | None,
-        typer.Option(
+        opt.option(
+            opt.NULL,
+            "Voxels of z above it form the clusters of the cluster statistics.",
             min=0.5,
             max=40,
-            rich_help_panel=NULL,
             metavar="Z",
-            show_default="3.0902 where clusters are asked for",
-            help="Voxels of z above it form the clusters of the cluster statistics.",
+            default="3.0902 where clusters are asked for",
         ),
     ] = None,
     sample_correlation: Annotated[
         float,
-        typer.Option(
+        opt.option(
+            opt.MODEL,
+            "Correlation of contrasts of one sample (same cell in the column sample), which "
+            "are averaged into one study.",
             min=0,
             max=1,
-            rich_help_panel=MODEL,
-            help="Correlation of contrasts of one sample (same cell in the column sample), which "
-            "are averaged into one study.",
         ),
     ] = 0.5,
     bounds: Annotated[
         Path | None,
-        typer.Option(
-            rich_help_panel=MODEL,
+        opt.option(
+            opt.MODEL,
+            "Start from SDM-PSI's own STUDY_lower.nii.gz and STUDY_upper.nii.gz.",
             metavar="DIR",
-            help="Start from SDM-PSI's own STUDY_lower.nii.gz and STUDY_upper.nii.gz.",
         ),
     ] = None,
     compat: Annotated[
         Literal["sdm-6.21"] | None,
-        typer.Option(
-            rich_help_panel=MODEL,
-            show_default="off",
-            help="Reproduce the known deviations of that program.",
-        ),
+        opt.option(opt.MODEL, "Reproduce the known deviations of that program.", default="off"),
     ] = None,
+    stop_at: scale.StopAt = None,
+    stop_hits: scale.StopHits = 20,
+    stop_statistic: scale.StopStatistic = None,
     backend: Annotated[
         Literal["auto", "cuda", "cpu", "numpy"],
-        typer.Option(
-            rich_help_panel=DEVICE,
-            help="auto takes CUDA where it can run, else the compiled CPU path, and says so.",
+        opt.option(
+            opt.DEVICE,
+            "auto takes CUDA where it can run, else the compiled CPU path, and says so.",
         ),
     ] = "auto",
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=4096,
-            rich_help_panel=DEVICE,
-            show_default="all cores",
-            help="Worker threads.",
-        ),
-    ] = None,
-    device: Annotated[
-        int, typer.Option(min=0, rich_help_panel=DEVICE, help="CUDA device number.")
-    ] = 0,
-    device_memory: Annotated[
-        float | None,
-        typer.Option(
-            min=0.5,
-            rich_help_panel=DEVICE,
-            metavar="GB",
-            show_default="what is free",
-            help="Most memory to take on the CUDA device.",
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            rich_help_panel=OUTPUT,
-            help="Read, plan, print memory and expected time; write nothing.",
-        ),
-    ] = False,
-    force: Annotated[
-        bool,
-        typer.Option(
-            "--force",
-            rich_help_panel=OUTPUT,
-            help="Discard unfinished work and replace a finished result at --out.",
-        ),
-    ] = False,
+    threads: opt.Threads = None,
+    device: Annotated[int, opt.device_option()] = 0,
+    device_memory: Annotated[float | None, opt.device_memory_option()] = None,
+    memory: scale.Memory = None,
+    workers: scale.Count = None,
+    dask: scale.Address = None,
+    dry_run: Annotated[bool, opt.option(opt.OUTPUT, DRY_RUN, "--dry-run")] = False,
+    force: Annotated[bool, opt.option(opt.OUTPUT, FORCE, "--force")] = False,
+    no_report: opt.NoReport = False,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Run the meta-analysis: maps, permutation-corrected p values and cluster tables."""
+    from dataclasses import asdict
+
     from gpu_sdm import terminal
     from gpu_sdm.analysis import prepare
     from gpu_sdm.backend import get_backend
@@ -244,21 +183,43 @@ def permute(
         cluster_threshold=cluster_threshold,
         sample_correlation=sample_correlation,
         compat=compat,
+        stop_at=scale.place(stop_at),
+        stop_hits=stop_hits,
+        stop_statistic=stop_statistic,
     )
+    crew = scale.workers_of(workers, dask, backend, threads, terminal.say)
+    budget = None if memory is None else int(memory * 1e9)
     most = None if device_memory is None else int(device_memory * 1e9)
     chosen = get_backend(backend, threads, device, most, terminal.say)
     analysis = prepare(read(project, compat=settings.sdm_compat), settings, chosen)
-    terminal.show_summary(analysis)
+    terminal.show_summary(analysis, stderr=as_json)
     if dry_run:
-        terminal.show_forecast(forecast(analysis), analysis.permutations)
+        found = forecast(analysis, budget)
+        terminal.show_forecast(found, analysis.permutations, stderr=as_json)
+        if as_json:
+            shared.print_json({"permutations": analysis.permutations, **asdict(found)})
         return
-    check_memory(analysis)
-    with terminal.StageProgress() as progress, terminal.StopAfterStep(progress) as step:
+    check_memory(analysis, budget, 1 + (workers or 0))
+    with (
+        crew as hands,
+        terminal.StageProgress() as progress,
+        terminal.StopAfterStep(progress) as step,
+    ):
         try:
-            result = execute(analysis, out=out, force=force, progress=step, say=terminal.say)
+            result = execute(
+                analysis,
+                out=out,
+                force=force,
+                progress=step,
+                say=terminal.say,
+                note=progress.note,
+                memory=budget,
+                workers=hands,
+            )
         except KeyboardInterrupt:
             progress.stop()
             terminal.say_interrupted(out)
             raise
-    terminal.show_result(result)
-    print(out)  # noqa: T201 -- the contract: last line of stdout is the path of the result
+    terminal.show_result(result, stderr=as_json)
+    shared.report_of(analysis, out, no_report)
+    shared.finish(out, as_json, shared.found_in(result))

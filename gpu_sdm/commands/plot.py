@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from gpu_sdm.commands import _on_result as shared
+from gpu_sdm.commands import _options as opt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -167,7 +168,7 @@ def plot(
         list[Format] | None,
         typer.Option(
             "--format",
-            rich_help_panel=shared.OUTPUT,
+            rich_help_panel=opt.OUTPUT,
             show_default="png",
             help="png, svg or pdf; repeat for several.",
         ),
@@ -177,14 +178,14 @@ def plot(
         typer.Option(
             min=50,
             max=1200,
-            rich_help_panel=shared.OUTPUT,
+            rich_help_panel=opt.OUTPUT,
             help="Pixels per inch, also of pictures in SVG and PDF.",
         ),
     ] = 300,
-    out: Annotated[Path | None, shared.out_option("figures")] = None,
-    backend: shared.Backend = "auto",
-    threads: shared.Threads = None,
-    as_json: shared.AsJson = False,
+    out: Annotated[Path | None, opt.out_option("figures")] = None,
+    backend: opt.Backend = "auto",
+    threads: opt.Threads = None,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Publication figures: slices, glass brain, surface, mosaic, forest, funnel, null, ..."""
     from gpu_sdm import terminal

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from gpu_sdm.commands import _on_result as shared
+from gpu_sdm.commands import _options as opt
 
 
-def report(result: shared.Result) -> None:
+def report(result: opt.Result) -> None:
     """Write OUT/report.html again, with what other commands have added since."""
     from gpu_sdm.report.build import report as write
 

@@ -3,47 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
-
-import typer
+from typing import Annotated
 
 from gpu_sdm.commands import _on_result as shared
+from gpu_sdm.commands import _options as opt
 
 
 def roi(
-    result: shared.Result,
+    result: opt.Result,
     region: Annotated[
         list[str] | None,
-        typer.Option(
-            "--roi",
-            rich_help_panel=shared.WHERE,
-            metavar="[NAME=]ATLAS:A+B|FILE",
-            show_default="none",
-            help="Structures of an atlas, such as AAL2:Insula_L+Insula_R, or a NIfTI mask; repeat "
+        opt.option(
+            opt.WHERE,
+            "Structures of an atlas, such as AAL2:Insula_L+Insula_R, or a NIfTI mask; repeat "
             "for several.",
+            "--roi",
+            metavar="[NAME=]ATLAS:A+B|FILE",
+            default="none",
         ),
     ] = None,
     preset: Annotated[
         list[str] | None,
-        typer.Option(
-            rich_help_panel=shared.WHERE,
-            show_default="none",
-            help="The regions of a literature: pain-empathy.",
-        ),
+        opt.option(opt.WHERE, "The regions of a literature: pain-empathy.", default="none"),
     ] = None,
-    permutations: Annotated[
-        int | None,
-        typer.Option(
-            "--permutations", "-n", min=1, show_default="those of the result", help="Permutations."
-        ),
-    ] = None,
-    out: Annotated[Path | None, shared.out_option("roi")] = None,
-    backend: Annotated[
-        Literal["cpu", "numpy"],
-        typer.Option(rich_help_panel=shared.DEVICE, help="Where to run."),
-    ] = "cpu",
-    threads: shared.Threads = None,
-    as_json: shared.AsJson = False,
+    permutations: Annotated[int | None, opt.permutations_option("those of the result")] = None,
+    out: Annotated[Path | None, opt.out_option("roi")] = None,
+    backend: opt.CpuBackend = "cpu",
+    threads: opt.Threads = None,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Pooled effect of regions, and family-wise error within them (small-volume correction)."""
     from gpu_sdm import terminal

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from gpu_sdm.commands import _on_result as shared
+from gpu_sdm.commands import _options as opt
 
 
 def tail(
-    result: shared.Result,
-    threshold: shared.Thresholds = None,
-    at: shared.Points = None,
-    out: Annotated[Path | None, shared.out_option("tail")] = None,
-    as_json: shared.AsJson = False,
+    result: opt.Result,
+    threshold: opt.Thresholds = None,
+    at: opt.Points = None,
+    out: Annotated[Path | None, opt.out_option("tail")] = None,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Corrected p of clusters by a generalised Pareto tail: below what permutations can count."""
     from gpu_sdm.findings.tail import BELOW, tail_table

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from gpu_sdm.commands import _on_result as shared
+from gpu_sdm.commands import _options as opt
 
 app = typer.Typer(help="Correlation templates: build one from subjects' maps, show one.")
 
@@ -32,7 +34,7 @@ def build(
         Path | None,
         typer.Option(help="NIfTI mask of the voxels that paths may visit; default: all with data."),
     ] = None,
-    voxel_size: Annotated[int, typer.Option(min=2, max=4, help="Analysis grid, mm.")] = 2,
+    voxel_size: opt.VoxelSize = 2,
     min_subjects: Annotated[
         int | None,
         typer.Option(
@@ -42,6 +44,7 @@ def build(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what is at --out.")] = False,
+    as_json: opt.Json = False,
 ) -> None:
     """Correlate adjacent voxels over subjects; write what `permute --template` reads."""
     from gpu_sdm import template_build, terminal
@@ -63,10 +66,12 @@ def build(
             terminal.say("interrupted; nothing was written.")
             raise
         progress.stop()
-        _show(f"template of {built.report['subjects']} subjects", _facts(built.report))
+        terminal.show_pairs(
+            f"template of {built.report['subjects']} subjects", _facts(built.report), stderr=True
+        )
         _show_directions(built.report["directions"])
         template_build.write_template(built, out)
-    print(out)  # noqa: T201 -- the contract: last line of stdout is the path of the result
+    shared.finish(out, as_json, built.report)
 
 
 @app.command()
@@ -86,9 +91,10 @@ def show(
     voxel_size: Annotated[
         int, typer.Option(min=2, max=4, help="Grid of the built-in template, mm.")
     ] = 2,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: opt.Json = False,
 ) -> None:
     """Print how strongly the neighbours of a template correlate; draw it with --out."""
+    from gpu_sdm import terminal
     from gpu_sdm.io.volumes import load_template, read_mask, voxel_size_of
     from gpu_sdm.stages.template import direction_rows, shape_of_domain
     from gpu_sdm.templates import default_mask
@@ -107,9 +113,9 @@ def show(
         draw(template, place, out, f"{shown}, {size} mm")
     if as_json:
         whole = {"template": name, "voxel_size": size, "domain": facts, "directions": rows}
-        print(json.dumps(whole, indent=1))  # noqa: T201 -- asked for
+        shared.print_json(whole)
     else:
-        _show(f"{name}, {size} mm", _domain(facts, inside is not None))
+        terminal.show_pairs(f"{name}, {size} mm", _domain(facts, inside is not None), stderr=True)
         _show_directions(rows)
     if out is not None:
         print(out)  # noqa: T201 -- the contract
@@ -147,22 +153,11 @@ def _facts(report: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _show(title: str, pairs: dict[str, str]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.panel import Panel
-    from rich.table import Table
-
-    table = Table.grid(padding=(0, 2))
-    for name, value in pairs.items():
-        table.add_row(escape(name), escape(value))
-    Console(stderr=True).print(Panel(table, title=escape(title), expand=False))
-
-
 def _show_directions(rows: Sequence[dict[str, Any]]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+
+    from gpu_sdm import terminal
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     columns = ("", "links", "mean r", "5 %", "95 %", "mm", "virtual mm", "ratio")
@@ -175,4 +170,4 @@ def _show_directions(rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         figures = ("n/a" if row[n] is None else f"{row[n]:{form}}" for n, form in forms.items())
         table.add_row(row["direction"], f"{row['links']:,}", *figures)
-    Console(stderr=True).print(table)
+    terminal.open_console().print(table)

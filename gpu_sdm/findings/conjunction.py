@@ -100,6 +100,17 @@ def conjunction(first: Finished, second: Finished, label_of: Label) -> Conjuncti
     ----------
     .. [1] Nichols T, Brett M, Andersson J, Wager T, Poline JB (2005) Valid conjunction inference
        with the minimum statistic. NeuroImage 25:653-660.
+
+    Examples
+    --------
+    `out` and `other` are results in the same mask.
+
+    >>> from gpu_sdm.atlas import load_atlas
+    >>> from gpu_sdm.finished import open_result
+    >>> first, second = open_result(out), open_result(other)
+    >>> found = conjunction(first, second, load_atlas().label_of)
+    >>> bool((found.maps["p"] >= first.map("p") - 1e-6).all())  # the larger of the two
+    True
     """
     if first.folder.absolute() == second.folder.absolute():
         raise SettingError(f"{first.folder} is given twice; a conjunction needs two results.")

@@ -222,6 +222,18 @@ def contrast(
     For the test the unknown effects are imputed anew with one mean and tau2 for all studies, so
     that nothing depends on the division but the sums over it, and the permutations are exact.
     That draws unreported effects towards each other: z is nearer 0 than `z_separate`.
+
+    Examples
+    --------
+    `out` and `other` are results of different samples.
+
+    >>> from gpu_sdm import get_backend
+    >>> from gpu_sdm.atlas import load_atlas
+    >>> from gpu_sdm.finished import open_result
+    >>> first, second, cpu = open_result(out), open_result(other), get_backend("cpu")
+    >>> found = contrast(first, second, cpu, load_atlas().label_of, permutations=10)
+    >>> found.maxima.shape, found.exact
+    ((2, 10), False)
     """
     _refuse_unlike(first, second)
     grid = CommonGrid.of(first, second)

@@ -30,6 +30,16 @@ def extract(at: SiteEffects) -> list[dict[str, Any]]:
     g of a study is the mean over its M imputations; its variance, that Rubin's rules give, is the
     mean sampling variance plus (1 + 1/M) times the variance of g over imputations. weight is the
     share of 1 / (variance + tau2), a mean over imputations, in percent.
+
+    Examples
+    --------
+    `at` as in `gpu_sdm.findings.refit.site_effects`.
+
+    >>> rows = extract(at)
+    >>> [row["study"] for row in rows if row["role"] == "study"][:2], rows[-1]["role"]
+    (['study00', 'study01'], 'pooled')
+    >>> round(sum(row["weight"] for row in rows if row["role"] == "study"))
+    100
     """
     pooled, v, tau2 = at.pooled(), at.variances, at.tau2()
     m, k, _ = at.effects.shape

@@ -125,6 +125,16 @@ def grade(at: SiteEffects) -> list[dict[str, Any]]:
     ------
     SettingError
         If the analysis tests a moderator, or a site has several voxels.
+
+    Examples
+    --------
+    `at` as in `gpu_sdm.findings.refit.site_effects`.
+
+    >>> (row,) = grade(at)
+    >>> row["evidence"] in ("convincing", "highly suggestive", "suggestive", "weak", "none")
+    True
+    >>> row["cases"], bool(row["lacking"])  # too few for a better class
+    (119, True)
     """
     design = at.analysis.design
     if design.moderator:

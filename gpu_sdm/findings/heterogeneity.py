@@ -66,6 +66,14 @@ def heterogeneity(
     one site: the effects of each study are averaged over its voxels, then pooled. Draws of
     neighbouring voxels are nearly independent and average out, the variance of a study does not
     shrink with them: Q and I2 of such a mean err low, and I2 of the voxels stands beside.
+
+    Examples
+    --------
+    `at` as in `gpu_sdm.findings.refit.site_effects`.
+
+    >>> (row,) = heterogeneity(at)
+    >>> row["df"], 0 <= row["i2"] <= 99.99, bool(row["prediction_low"] < row["g"])
+    (5, True, True)
     """
     pooled, design = at.pooled(), at.analysis.design
     k, q = design.X.shape

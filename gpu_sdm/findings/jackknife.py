@@ -122,7 +122,7 @@ def jackknife(
         Thresholds whose clusters are examined; by default the first with a cluster.
     permutations : int, optional
         Permutations of every fold, whose clusters are then held to the corrected threshold that
-        made them. None: no permutations; folds are held to uncorrected p <= .0025 and |z| > 1.
+        made them. None: no permutations; folds are held to uncorrected p <= .0025 and ``|z|`` > 1.
     progress : callable
         Called with (stage, done, total); the stage "jackknife" counts folds.
     say : callable
@@ -145,6 +145,17 @@ def jackknife(
     Estimation and imputation are repeated in every fold. Each is, bit for bit, a run of a project
     without that row. A cluster survives where a fold has a cluster of the same side (at least as
     many voxels as the threshold asks for) that shares a voxel with it.
+
+    Examples
+    --------
+    `finished` and `analysis` are `open_result(out)` and `finished.analysis(backend)`.
+
+    >>> found = jackknife(
+    ...     finished, analysis, folder / "jackknife", studies=["study02"],
+    ...     thresholds=["uncorrected-0.0025"],
+    ... )
+    >>> found.left_out
+    ('study02',)
     """
     names = tuple(studies) or analysis.design.dataset.names
     for name in names:  # refuses before anything is written

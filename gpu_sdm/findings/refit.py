@@ -176,6 +176,17 @@ def site_effects(
         Where.
     progress : callable
         Called with (stage, done, total).
+
+    Examples
+    --------
+    >>> from gpu_sdm import get_backend
+    >>> from gpu_sdm.findings.sites import point_sites
+    >>> from gpu_sdm.finished import open_result
+    >>> finished = open_result(out)
+    >>> sites = point_sites(finished.space, [(0, -16, 16)])
+    >>> at = site_effects(finished.analysis(get_backend("cpu")), sites)
+    >>> at.effects.shape  # imputations, studies, sites
+    (2, 6, 1)
     """
     voxels = np.unique(np.concatenate([s.voxels for s in sites]))
     m = analysis.imputations

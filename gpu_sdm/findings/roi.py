@@ -151,6 +151,16 @@ def analyse_regions(
     that z has the bits of a whole-brain run on the CPU. Maxima are taken within each region by
     itself; TFCE sees nothing but the region, clusters end at its border. Testing several
     regions is several tests: the last region of `regions_of`, their union, corrects for all.
+
+    Examples
+    --------
+    `finished` and `analysis` are `open_result(out)` and `finished.analysis(backend)`.
+
+    >>> from gpu_sdm.findings.sites import region_site
+    >>> found = analyse_regions(analysis, [region_site(finished.space, mask)])
+    >>> (row,) = found.rows
+    >>> row["voxels"] == finished.space.n_voxels, 1 / 20 <= row["p_fwe_voxel"] <= 1
+    (True, True)
     """
     statistics = tuple(s for s in WITHIN if s == "voxel" or s in analysis.settings.statistic)
     with limited_threads(analysis.backend):

@@ -41,7 +41,8 @@ class Rule:
     extent : int, optional
         Smallest cluster in voxels; 10, or 1 for maps that test whole clusters.
     peak_z : float
-        Clusters whose peak |z| is not above it are dropped. 0 drops none; SDM-PSI's custom is 1.
+        Clusters whose peak ``|z|`` is not above it are dropped. 0 drops none; SDM-PSI's custom
+        is 1.
     side : {"both", "positive", "negative"}
         Sides to look at.
     peak_distance : float
@@ -52,6 +53,11 @@ class Rule:
     ------
     SettingError
         If a value lies outside its range.
+
+    Examples
+    --------
+    >>> Rule(map="uncorrected", p=0.005, peak_z=1, side="positive").name
+    'uncorrected-0.005-k10-z1-positive'
     """
 
     map: str = "fwe-tfce"
@@ -191,6 +197,13 @@ def threshold(
     ------
     SettingError
         If the result has no such map.
+
+    Examples
+    --------
+    >>> from gpu_sdm.findings.maps import open_source
+    >>> found = threshold(open_source(out), Rule(map="uncorrected", p=0.05, extent=1))
+    >>> found.rule.name, found.clusters[0]["side"]
+    ('uncorrected-0.05-k1', 'positive')
     """
     rule = Rule() if rule is None else rule
     wanted = [load_atlas()] if atlases is None else list(atlases)

@@ -110,6 +110,15 @@ def write_covered_mask(dataset: Dataset, path: Path | str, settings: Settings) -
         If no study has an image, or there is no voxel that all cover.
     OutputError
         If the file cannot be written.
+
+    Examples
+    --------
+    `images` is a project whose studies have maps.
+
+    >>> from gpu_sdm import Settings, read
+    >>> settings = Settings(voxel_size=4, mask=mask)
+    >>> write_covered_mask(read(images), folder / "covered.nii.gz", settings) > 0
+    True
     """
     space = load_space(settings)
     studies = [s for s in dataset.studies if s.image is not None]
