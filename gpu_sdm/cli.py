@@ -112,6 +112,14 @@ def main() -> None:
 
             terminal.show_error(str(exc))
             sys.exit(1)
+        except MemoryError:
+            from gpu_sdm import terminal
+
+            terminal.show_error(
+                "memory ran out; what was saved is kept. Close other programs and give the same "
+                "command again, or ask for less (permute: --memory GB, --voxel-size 4)."
+            )
+            sys.exit(1)
         except KeyboardInterrupt:
             sys.exit(130)
 
