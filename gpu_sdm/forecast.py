@@ -13,7 +13,7 @@ from gpu_sdm.ops.fit_bounds import FIT_BOUNDS
 from gpu_sdm.workload import Workload, rate, seconds
 
 # Measured on 2 cores of a server processor (bench/permute.py): nanoseconds per drawn value.
-NS_PER_IMPUTATION = 60.0
+NS_PER_IMPUTATION = 20.0
 NS_PER_SUBJECT_VOXEL = 45.0
 NS_PER_PEAK_VOXEL = 33.0  # shortest paths
 SAMPLE = 2000  # voxels on which the likelihood is timed

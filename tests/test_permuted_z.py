@@ -10,8 +10,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import minimize_scalar
 
 from gpu_sdm.data import StudyTerms
+from gpu_sdm.ops._permuted_z_mean_cpu import BLOCK
 from gpu_sdm.ops.permuted_effects import permuted_effects, study_coefficients
-from gpu_sdm.ops.permuted_z import LANES, PERMUTED_Z, permuted_z
+from gpu_sdm.ops.permuted_z import PERMUTED_Z, permuted_z
 
 CLOSE = 1e-4  # stated absolute error of the compiled z for |z| up to 10
 
@@ -229,13 +230,13 @@ def test_whole_studies_flip_their_effects(rng, tau2):
 @pytest.mark.parametrize("settings", [{}, {"tau2": "reml"}], ids=["fast", "general"])
 def test_bits_do_not_depend_on_company(rng, settings):
     """The same permutation and voxel in another call, tile, position or memory layout."""
-    case = Case(rng, [9, 12, 30, 8, 15], [0, 0, 10, 11, 0], 7, 4, 3 * LANES + 5)
+    case = Case(rng, [9, 12, 30, 8, 15], [0, 0, 10, 11, 0], 7, 4, 3 * BLOCK + 5)
     sums, share, effects, terms = case.args
     whole = PERMUTED_Z.cpu(sums, share, effects, terms, **settings)
     for p in (0, 4, 6):
         alone = PERMUTED_Z.cpu(sums[:, p : p + 1], share[:, p : p + 1], effects, terms, **settings)
         assert_array_equal(alone[0], whole[p])
-    for voxels in (slice(0, LANES), slice(17, 40), slice(300, None)):
+    for voxels in (slice(0, BLOCK), slice(17, 40), slice(300, None)):
         part = PERMUTED_Z.cpu(sums[..., voxels], share, effects[..., voxels], terms, **settings)
         assert_array_equal(part, whole[:, voxels])
 

@@ -11,6 +11,7 @@ from gpu_sdm.ops._fit_bounds_terms import (
     MAX_HALVINGS,
     MAX_STEPS,
     TIE,
+    all_terms,
     converged_step,
     study_terms,
     weigh,
@@ -19,14 +20,17 @@ from gpu_sdm.ops._fit_bounds_terms import (
 
 @nb.njit(cache=True, nogil=True)
 def total(beta, X, w, keep, skip, at):  # type: ignore[no-untyped-def]
-    """Sum over the kept studies but `skip`; fills `at` (3, K)."""
+    """Sum over the kept studies but `skip`; fills `at` (5, K)."""
     f = 0.0
     for k in range(w.shape[1]):
+        at[3, k] = 0.0
+        for p in range(X.shape[1]):
+            at[3, k] += X[k, p] * beta[p]
+    all_terms(at[3], w, at, at[4])
+    for k in range(w.shape[1]):
         if keep[k] and k != skip:
-            mu = 0.0
-            for p in range(X.shape[1]):
-                mu += X[k, p] * beta[p]
-            at[0, k], at[1, k], at[2, k] = study_terms(mu, w, k)
+            if at[4, k] > 0.0:
+                at[0, k], at[1, k], at[2, k] = study_terms(at[3, k], w, k)
             f += at[0, k]
     return f
 

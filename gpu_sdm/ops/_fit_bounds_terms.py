@@ -8,6 +8,7 @@ import numba as nb
 import numpy as np
 
 from gpu_sdm.data import KNOWN_WIDTH
+from gpu_sdm.ops._normal_tail_cpu import FARTHEST, log_of, tail
 from gpu_sdm.ops.bounded_normal import FAR, LOG_ROOT_2PI, ROOT_HALF, log_interval_scalar
 
 STEP_TOL = 1e-9  # a smaller Newton step ends the search
@@ -15,6 +16,7 @@ TIE = 1e-7  # leave-one-out criteria this close are equal: the first study in th
 MAX_STEPS = 100
 MAX_HALVINGS = 40
 MAX_DOUBLINGS = 60
+LAST_SAFE = 28.0  # standard deviations: an interval farther out is left to logs
 _ROOT_2PI_INVERSE = 0.3989422804014327
 
 
@@ -42,7 +44,7 @@ def _limits(mu, w, k):  # type: ignore[no-untyped-def]
     """Both limits in standard deviations and their densities over the probability between."""
     a, b = (w[1, k] - mu) * w[3, k], (w[0, k] - mu) * w[2, k]
     hi, lo = (-b, -a) if b > 0.0 else (a, b)
-    if hi > -28.0:
+    if hi > -LAST_SAFE:
         p = 0.5 * (math.erfc(-hi * ROOT_HALF) - math.erfc(-lo * ROOT_HALF))
         if p > 0.0:
             scale = _ROOT_2PI_INVERSE / p
@@ -72,6 +74,40 @@ def study_terms(mu, w, k):  # type: ignore[no-untyped-def]
     slope = pa - pb
     value = -math.log(p) if p > 0.0 else -log_p
     return value, slope, a * pa * w[3, k] - b * pb * w[2, k] + slope * slope
+
+
+@nb.njit(cache=True, nogil=True, inline="always")
+def interval(a, b):  # type: ignore[no-untyped-def]
+    """Density factors exp(-a^2 / 2), exp(-b^2 / 2) and probability between b and a, both finite.
+
+    The probability is not above 0, or means nothing, behind the wall and beyond `LAST_SAFE`.
+    """
+    ea, ta = tail(min(abs(a) * ROOT_HALF, FARTHEST))
+    eb, tb = tail(min(abs(b) * ROOT_HALF, FARTHEST))
+    # Differences are taken in the tail that both lie in
+    p = tb - ta if b > 0.0 else (2.0 - ta - tb if a > 0.0 else ta - tb)
+    return ea, eb, 0.5 * p
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+def all_terms(mu, w, at, odd):  # type: ignore[no-untyped-def]
+    """`study_terms` of all studies at means mu (K,), several at once; `odd`: where to call it.
+
+    One loop without branches and a sum elsewhere, in the order of the studies.
+    """
+    for k in range(w.shape[1]):
+        up, low = w[3, k], w[2, k]
+        a, b = (w[1, k] - mu[k]) * up, (w[0, k] - mu[k]) * low
+        ea, eb, p = interval(a, b)
+        scale = _ROOT_2PI_INVERSE / p
+        pa, pb = ea * scale * up, eb * scale * low
+        slope = pa - pb
+        e, weight = mu[k] - w[7, k], 1.0 / w[8, k]
+        known = w[6, k] > 0.0
+        odd[k] = (not known) & (not ((a > b) & (b < LAST_SAFE) & (a > -LAST_SAFE) & (p > 0.0)))
+        at[0, k] = 0.5 * e * e * weight if known else -log_of(p)
+        at[1, k] = e * weight if known else slope
+        at[2, k] = weight if known else a * pa * up - b * pb * low + slope * slope
 
 
 @nb.njit(cache=True, nogil=True)

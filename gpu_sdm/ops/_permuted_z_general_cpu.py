@@ -1,4 +1,4 @@
-"""Random effects with covariates or REML for `permuted_z`, compiled.
+"""Random effects by REML for `permuted_z`, with or without covariates, compiled.
 
 Twin: `gpu_sdm.ops.pool.random_effects`.
 
@@ -116,27 +116,6 @@ def _square(w, u):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(nogil=True, cache=True, error_model="numpy", fastmath=_FLAGS)
-def _dl_lanes(x, y, v, w, u, cov, beta, second, t):  # type: ignore[no-untyped-def]
-    n_studies, n_terms = x.shape
-    for k in range(n_studies):
-        for i in range(LANES):
-            w[k, i] = 1.0 / v[k, i]
-    _fit(x, y, w, cov, beta)
-    _residual_squares(x, y, w, beta, t)
-    _square(w, u)
-    _gram(x, u, second)
-    traces = np.empty(LANES)
-    _sum(w, traces)
-    for i in range(LANES):
-        trace = traces[i]
-        for a in range(n_terms):
-            for b in range(n_terms):
-                trace -= cov[a, b, i] * second[a, b, i]
-        estimate = (t[i] - (n_studies - n_terms)) / trace
-        t[i] = 0.0 if estimate < 0.0 else estimate  # NaN stays
-
-
-@nb.njit(nogil=True, cache=True, error_model="numpy", fastmath=_FLAGS)
 def _reml_lanes(x, y, v, w, u, cov, beta, second, t):  # type: ignore[no-untyped-def]
     n_studies, n_terms = x.shape
     third, squares = np.empty_like(second), np.empty(LANES)
@@ -208,7 +187,7 @@ def _permuted(e, share, g, table, y, v):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(nogil=True, cache=True, error_model="numpy", fastmath=_FLAGS)
-def general_z(sums, step, share, effects, table, x, h, reml, z):  # type: ignore[no-untyped-def]
+def general_z(sums, step, share, effects, table, x, h, z):  # type: ignore[no-untyped-def]
     """Z maps as `permuted_z` describes; share (P, K), step 0 reads the same sums for every p."""
     n_imputations, n_studies, n_voxels = effects.shape
     n_terms = x.shape[1]
@@ -230,10 +209,7 @@ def general_z(sums, step, share, effects, table, x, h, reml, z):  # type: ignore
             e[:, :n] = sums[:, p * step, first : first + n]
             for m in range(n_imputations):
                 _permuted(e, share[p], g[m], table, y, v)
-                if reml:
-                    _reml_lanes(x, y, v, w, u, cov, beta, second, t)
-                else:
-                    _dl_lanes(x, y, v, w, u, cov, beta, second, t)
+                _reml_lanes(x, y, v, w, u, cov, beta, second, t)
                 for k in range(n_studies):
                     for i in range(LANES):
                         w[k, i] = 1.0 / (v[k, i] + t[i])

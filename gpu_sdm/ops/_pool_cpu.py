@@ -111,10 +111,10 @@ def _mean_block(block, effects, c, v2, scale, reml, out):  # type: ignore[no-unt
             out[1, m, first + i] = scale * scale / s0[i]
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
-def fit_mean(effects, c, v2, X, contrast, reml, out):  # type: ignore[no-untyped-def]
-    """Fit a common mean: X is one column of ones."""
-    for block in nb.prange((effects.shape[2] + BLOCK - 1) // BLOCK):
+@nb.njit(cache=True, nogil=True)
+def fit_mean(first, last, effects, c, v2, X, contrast, reml, out):  # type: ignore[no-untyped-def]
+    """Fit a common mean in blocks `first` to `last` of voxels: X is one column of ones."""
+    for block in range(first, last):
         _mean_block(block, effects, c, v2, contrast[0], reml, out)
 
 
@@ -257,8 +257,8 @@ def _design_block(block, effects, c, v2, X, contrast, reml, out):  # type: ignor
             out[4, m, voxel] = 1.0 - 1.0 / (1.0 + t * trace / df)
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
-def fit_design(effects, c, v2, X, contrast, reml, out):  # type: ignore[no-untyped-def]
-    """Fit a design of any width."""
-    for block in nb.prange((effects.shape[2] + BLOCK - 1) // BLOCK):
+@nb.njit(cache=True, nogil=True)
+def fit_design(first, last, effects, c, v2, X, contrast, reml, out):  # type: ignore[no-untyped-def]
+    """Fit a design of any width in blocks `first` to `last` of voxels."""
+    for block in range(first, last):
         _design_block(block, effects, c, v2, X, contrast, reml, out)

@@ -17,6 +17,7 @@ from gpu_sdm.ops._fit_bounds_terms import (
     TIE,
 )
 from gpu_sdm.ops._op import Op
+from gpu_sdm.ops._threads import in_pieces
 from gpu_sdm.ops.bounded_normal import FAR, LOG_ROOT_2PI, log_interval
 
 GRID = np.concatenate([[0.0], np.geomspace(1e-4, 2.0, 45)])  # tau2 is bracketed on it
@@ -266,20 +267,17 @@ def _cpu(
     discarded = np.empty((discards, n_voxels), np.int16)
     converged = np.empty(n_voxels, bool)
     one = X.shape[1] == 1 and bool(np.all(X == 1.0))
-    compiled.fit_all(
-        one,
+    fit = compiled.fit_mean if one else compiled.fit_design
+    data = (
         read_only(lower, np.float32),
         read_only(upper, np.float32),
-        read_only(c),
-        read_only(v2),
-        read_only(X),
-        read_only(crit),
-        GRID,
-        beta,
-        tau2,
-        discarded,
-        converged,
+        *(read_only(a) for a in (c, v2, X, crit, GRID)),
     )
+
+    def voxels(first: int, last: int) -> None:
+        fit(first, last, *data, beta, tau2, discarded, converged)
+
+    in_pieces(voxels, n_voxels)
     return beta, tau2, discarded, converged
 
 

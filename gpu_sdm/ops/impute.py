@@ -10,7 +10,9 @@ import numpy as np
 
 from gpu_sdm.data import KNOWN_WIDTH
 from gpu_sdm.ops._arrays import read_only
+from gpu_sdm.ops._normal_tail_cpu import cos_turns, log_of
 from gpu_sdm.ops._op import Op
+from gpu_sdm.ops._threads import in_pieces
 from gpu_sdm.ops.bounded_normal import (
     log_interval_scalar,
     log_phi_scalar,
@@ -20,7 +22,7 @@ from gpu_sdm.ops.bounded_normal import (
     truncated_quantile_scalar,
 )
 from gpu_sdm.ops.two_spikes import two_spikes, two_spikes_scalar
-from gpu_sdm.rng import normal_pair, normals, philox, philox_words, uniform, uniform_word
+from gpu_sdm.rng import normals, philox, philox_words, uniform, uniform_word
 
 BLOCK = 128  # voxels of one piece of work
 
@@ -102,6 +104,26 @@ def impute(
     return effects, fallbacks
 
 
+@nb.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+def _spikes(size, index, imputation, k0, k1, wall, law, y, last):  # type: ignore[no-untyped-def]
+    """Draw from the two-spike law at all voxels of a block, without branches; word 3 in `last`.
+
+    What is drawn where that is not the law means nothing.
+    """
+    zero = np.uint64(0)
+    for i in range(size):
+        w0, w1, w2, w3 = philox_words(
+            np.uint64(index[i]), np.uint64(imputation), zero, zero, k0, k1
+        )
+        last[i] = w3
+        radius = np.sqrt(-2.0 * log_of(uniform_word(w1)))
+        bell = radius * cos_turns(uniform_word(w2))
+        m, h, t = law[0, i], law[1, i], law[3, i]
+        s = m + law[2, i] * min(max(bell, -t), t)
+        spike = 1.0 if uniform_word(w0) < m else 0.0
+        y[i] = wall[0, i] + (wall[1, i] - wall[0, i]) * (h * spike + (1.0 - h) * s)
+
+
 @nb.njit(cache=True, nogil=True)
 def _impute_piece(piece, lower, upper, mu, tau2, c, v2, keys, index, start, stop, sdm, out):  # type: ignore[no-untyped-def]
     """One block of voxels of one study: the number of fallbacks."""
@@ -111,55 +133,51 @@ def _impute_piece(piece, lower, upper, mu, tau2, c, v2, keys, index, start, stop
     k, first = piece // n_blocks, (piece % n_blocks) * BLOCK
     size = min(BLOCK, n_voxels - first)
     kind = np.zeros(BLOCK, np.int8)  # 0 known, 1 two spikes, 2 truncated normal
-    law = np.zeros((BLOCK, 4))
-    sd = np.zeros(BLOCK)
+    one, law = np.zeros(4), np.zeros((4, BLOCK))
+    sd, y = np.zeros(BLOCK), np.empty(BLOCK)
+    wall, last = np.empty((2, BLOCK)), np.empty(BLOCK, np.uint64)
     k0, k1 = np.uint64(keys[k, 0]), np.uint64(keys[k, 1])
-    zero = np.uint64(0)
     for i in range(size):
         v = first + i
         low, high = np.float64(lower[k, v]), np.float64(upper[k, v])
+        wall[0, i], wall[1, i] = low, high
         if high - low < KNOWN_WIDTH:
             continue
         sd[i] = math.sqrt(c[k] + v2[k] * mu[k, v] * mu[k, v] + tau2[v])
         kind[i] = 2
         if sdm:
             mean, variance = truncated_moments_scalar(mu[k, v], sd[i], low, high)
-            if two_spikes_scalar(mean, variance, low, high, law[i]):
+            if two_spikes_scalar(mean, variance, low, high, one):
                 kind[i] = 1
+                for j in range(4):
+                    law[j, i] = one[j]
             else:
                 fallbacks += 1
         if kind[i] == 2:
             a, b = (low - mu[k, v]) / sd[i], (high - mu[k, v]) / sd[i]
-            law[i, 0], law[i, 1] = log_phi_scalar(a), log_phi_scalar(-b)
-            law[i, 2] = log_interval_scalar(a, b)
+            law[0, i], law[1, i] = log_phi_scalar(a), log_phi_scalar(-b)
+            law[2, i] = log_interval_scalar(a, b)
     for row in range(stop - start):
-        imputation = np.uint64(start + row)
+        _spikes(size, index[first:], start + row, k0, k1, wall, law, y, last)
         for i in range(size):
-            v = first + i
-            low, high = np.float64(lower[k, v]), np.float64(upper[k, v])
             if kind[i] == 0:
-                out[row, k, v] = np.float32(0.5 * (low + high))
-                continue
-            w0, w1, w2, w3 = philox_words(np.uint64(index[v]), imputation, zero, zero, k0, k1)
-            if kind[i] == 1:
-                m, h, t = law[i, 0], law[i, 1], law[i, 3]
-                bell, _ = normal_pair(w1, w2)
-                s = m + law[i, 2] * min(max(bell, -t), t)
-                spike = 1.0 if uniform_word(w0) < m else 0.0
-                y = low + (high - low) * (h * spike + (1 - h) * s)
-            else:
-                y = truncated_quantile_scalar(
-                    uniform_word(w3), mu[k, v], sd[i], law[i, 0], law[i, 1], law[i, 2]
+                y[i] = 0.5 * (wall[0, i] + wall[1, i])
+            elif kind[i] == 2:
+                v = first + i
+                y[i] = truncated_quantile_scalar(
+                    uniform_word(last[i]), mu[k, v], sd[i], law[0, i], law[1, i], law[2, i]
                 )
-            out[row, k, v] = min(max(np.float32(y), lower[k, v]), upper[k, v])
+        to = out[row, k, first : first + size]
+        for i in range(size):
+            low, high = np.float32(wall[0, i]), np.float32(wall[1, i])
+            to[i] = min(max(np.float32(y[i]), low), high)
     return fallbacks
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
-def _impute_all(lower, upper, mu, tau2, c, v2, keys, index, start, stop, sdm, out):  # type: ignore[no-untyped-def]
-    n_pieces = lower.shape[0] * ((lower.shape[1] + BLOCK - 1) // BLOCK)
+@nb.njit(cache=True, nogil=True)
+def _impute_pieces(first, last, lower, upper, mu, tau2, c, v2, keys, index, start, stop, sdm, out):  # type: ignore[no-untyped-def]
     fallbacks = 0
-    for piece in nb.prange(n_pieces):
+    for piece in range(first, last):
         fallbacks += _impute_piece(
             piece, lower, upper, mu, tau2, c, v2, keys, index, start, stop, sdm, out
         )
@@ -180,7 +198,7 @@ def _cpu(
     law: str,
 ) -> tuple[np.ndarray, int]:
     effects = np.empty((stop - start, *lower.shape), np.float32)
-    fallbacks = _impute_all(
+    data = (
         read_only(lower, np.float32),
         read_only(upper, np.float32),
         read_only(mu),
@@ -189,12 +207,13 @@ def _cpu(
         read_only(v2),
         read_only(keys, np.uint32),
         read_only(voxel_index, np.int32),
-        start,
-        stop,
-        law == "sdm",
-        effects,
     )
-    return effects, int(fallbacks)
+
+    def pieces(first: int, last: int) -> int:
+        return int(_impute_pieces(first, last, *data, start, stop, law == "sdm", effects))
+
+    n_pieces = len(lower) * -(-lower.shape[1] // BLOCK)
+    return effects, sum(in_pieces(pieces, n_pieces))
 
 
 def _sample(rng: np.random.Generator) -> tuple[tuple[Any, ...], dict[str, Any]]:

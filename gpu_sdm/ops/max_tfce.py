@@ -15,8 +15,6 @@ from gpu_sdm.ops.tfce import (
     STEPS,
     VANISHING,
     fill_levels,
-    find_root,
-    order_by_level,
     tfce,
 )
 from gpu_sdm.ops.tfce import sample as sample_map
@@ -41,81 +39,122 @@ def max_tfce(z: np.ndarray, neighbours: np.ndarray, sign: float = 1.0) -> np.nda
 
     Notes
     -----
-    The compiled version sweeps the heights downward and joins voxels to clusters (union-find).
+    The compiled version floods the map from its peaks, as a landscape from which the water sinks
+    [1]_: the clusters of one tree of heights lie on a stack, and every voxel is looked at once.
     A cluster keeps only the largest score among its voxels: what is added later is common to
     them all, so where two clusters meet the larger score is the one that can still win. While a
     cluster does not change its gains are owed, and paid at once from a table of sums.
+
+    References
+    ----------
+    .. [1] Nister D, Stewenius H (2008) Linear time maximally stable extremal regions. ECCV.
     """
     return np.array([tfce(sign * row, neighbours).max() for row in z], np.float64)
 
 
 @nb.njit(cache=True, nogil=True)
-def _max_of_map(z, neighbours, sign, step_sum, level, start, order, parent, size, done, score):  # type: ignore[no-untyped-def]
-    top = -np.inf
-    for v in range(len(z)):
-        value = sign * np.float64(z[v])
-        if np.isnan(value):
-            return np.nan
-        top = max(top, value)
-    if not top > VANISHING or np.isinf(top):
-        return 0.0
-    dh = top / STEPS
-    fill_levels(z, sign, dh, level)
-    order_by_level(level, start, order)
-    for i in range(STEPS - 1, 0, -1):
-        for j in range(start[i], start[i + 1]):
-            v = order[j]
-            a = -1  # root of the cluster v belongs to by now
-            for d in range(6):
-                u = neighbours[v, d]
-                # Of an equal level only the three scan-order predecessors were taken before v.
-                if u < 0 or level[u] < i or (d > 2 and level[u] == i):
-                    continue
-                b = find_root(parent, u)
-                if a == b:
-                    continue
-                if done[b] > i + 1:
-                    gain = step_sum[done[b] - 1] - step_sum[i]
-                    score[b] += size[b] ** EXTENT_POWER * gain
-                    done[b] = i + 1
-                if a < 0:
-                    a = b
-                    parent[v] = a
-                    size[a] += 1
-                    continue
-                if size[a] < size[b]:
-                    a, b = b, a
-                parent[b] = a
-                size[a] += size[b]
-                score[a] = max(score[a], score[b])
-            if a < 0:
-                parent[v] = v
-                size[v] = 1
-                done[v] = i + 1
-                score[v] = 0.0
-    best = 0.0
-    for j in range(start[STEPS]):
-        v = order[j]
-        if parent[v] == v:
-            best = max(best, score[v] + size[v] ** EXTENT_POWER * step_sum[done[v] - 1])
-    return best * dh**HEIGHT_POWER
+def _fill_buckets(level, first, end, four):  # type: ignore[no-untyped-def]
+    """Give each level i >= 1 its own part of an array of voxels, from first[i] and still empty."""
+    n = len(level)
+    four[:] = 0  # four counts of every fourth voxel: neighbours are alike and would wait in turn
+    for v in range(0, n - 3, 4):
+        four[0, level[v]] += 1
+        four[1, level[v + 1]] += 1
+        four[2, level[v + 2]] += 1
+        four[3, level[v + 3]] += 1
+    for v in range(n - n % 4, n):
+        four[0, level[v]] += 1
+    total = 0
+    first[0] = end[0] = 0
+    for i in range(1, STEPS):
+        first[i] = end[i] = total
+        total += four[0, i] + four[1, i] + four[2, i] + four[3, i]
+
+
+@nb.njit(cache=True, nogil=True)
+def _sink(top, down, height, size, score, step_sum):  # type: ignore[no-untyped-def]
+    """Bring the highest cluster of the stack down to level `down`; its place on the stack then."""
+    while True:
+        below = height[top - 1] if top > 0 else -1
+        gain = step_sum[height[top]] - step_sum[max(below, down)]
+        score[top] += size[top] ** EXTENT_POWER * gain
+        if below < down:
+            height[top] = down
+            return top
+        top -= 1
+        size[top] += size[top + 1]
+        score[top] = max(score[top], score[top + 1])
+        if below == down:
+            return top
+
+
+@nb.njit(cache=True, nogil=True)
+def _best_of_tree(seed, neighbours, level, first, end, bucket, height, size, score, step_sum):  # type: ignore[no-untyped-def]
+    """Largest score in the cluster of `seed` above the lowest height; its voxels get level 0."""
+    v, d, here, top = seed, 0, np.intp(level[seed]), 0
+    level[v] = 0  # seen
+    height[0], size[0], score[0] = here, 0, 0.0
+    while True:
+        while d < 6:
+            u = neighbours[v, d]  # of -1 the level is 0
+            there = np.intp(level[u])
+            d += 1
+            if there == 0:
+                continue
+            level[u] = 0
+            if there <= here:
+                bucket[end[there]] = 8 * u
+                end[there] += 1
+                continue
+            bucket[end[here]] = 8 * v + d  # to go on with its neighbour d later
+            end[here] += 1
+            v, d, here = u, 0, there
+            top += 1
+            height[top], size[top], score[top] = here, 0, 0.0
+        size[top] += 1
+        down = here
+        while down > 0 and end[down] == first[down]:
+            down -= 1
+        if down < here:
+            top = _sink(top, down, height, size, score, step_sum)
+            if down == 0:
+                return score[0]
+            here = down
+        end[here] -= 1
+        v, d = bucket[end[here]] >> 3, bucket[end[here]] & 7
 
 
 @nb.njit(cache=True, nogil=True)
 def _compiled(z, neighbours, sign, step_sum):  # type: ignore[no-untyped-def]
     n_maps, n = z.shape
-    level = np.empty(n, np.uint8)
-    start = np.empty(STEPS + 1, np.int32)
-    order = np.empty(n, np.int32)
-    parent = np.empty(n, np.int32)
-    size = np.empty(n, np.int32)
-    done = np.empty(n, np.int32)
-    score = np.empty(n, np.float64)
-    best = np.empty(n_maps)
+    level = np.zeros(n + 1, np.uint8)  # the last one is that of neighbour -1
+    first, end = np.empty(STEPS, np.int64), np.empty(STEPS, np.int64)
+    four = np.empty((4, STEPS), np.int64)
+    bucket = np.empty(n, np.int64)
+    height, size, score = np.empty(STEPS, np.int64), np.empty(STEPS, np.int64), np.empty(STEPS)
+    best = np.zeros(n_maps)
     for p in range(n_maps):
-        best[p] = _max_of_map(
-            z[p], neighbours, sign, step_sum, level, start, order, parent, size, done, score
-        )
+        top = -np.inf
+        for v in range(n):
+            value = sign * np.float64(z[p, v])
+            if np.isnan(value):
+                top = np.nan
+                break
+            top = max(top, value)
+        if np.isnan(top):
+            best[p] = np.nan
+        if not top > VANISHING or np.isinf(top):
+            continue
+        dh = top / STEPS
+        fill_levels(z[p], sign, dh, level)
+        _fill_buckets(level[:n], first, end, four)
+        for v in range(n):
+            if level[v] > 0:
+                tree = _best_of_tree(
+                    v, neighbours, level, first, end, bucket, height, size, score, step_sum
+                )
+                best[p] = max(best[p], tree)
+        best[p] *= dh**HEIGHT_POWER
     return best
 
 

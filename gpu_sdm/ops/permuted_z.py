@@ -8,24 +8,15 @@ from __future__ import annotations
 
 import math
 
-import numba as nb
 import numpy as np
 
 from gpu_sdm.data import StudyTerms
 from gpu_sdm.ops._op import Op
+from gpu_sdm.ops._permuted_z_design_cpu import design_z, orthonormal
 from gpu_sdm.ops._permuted_z_general_cpu import general_z
-from gpu_sdm.ops.permuted_effects import (
-    SMALLEST_VARIANCE,
-    permuted_effects,
-    study_coefficients,
-)
+from gpu_sdm.ops._permuted_z_mean_cpu import mean_table, mean_z
+from gpu_sdm.ops.permuted_effects import permuted_effects, study_coefficients
 from gpu_sdm.ops.pool import random_effects
-
-LANES = 128  # voxels done together: K x LANES effects and weights stay in the inner caches
-_SMALLEST = np.float32(SMALLEST_VARIANCE)
-_ONE, _ZERO = np.float32(1), np.float32(0)
-# Divisions and roots may be estimated and refined; NaN and infinity keep their meaning.
-_FLAGS = {"contract", "nsz", "arcp", "afn"}
 
 
 def _is_mean(design: np.ndarray, contrast: np.ndarray) -> bool:
@@ -109,116 +100,6 @@ def permuted_z(
     return z
 
 
-@nb.njit(nogil=True, cache=True, error_model="numpy", fastmath=_FLAGS)
-def _effects_and_sums(e, d, share, table, shift, y, w, s):  # type: ignore[no-untyped-def]
-    """Effects less `shift`, weights, and S0, S1, S2 and the sum of squared weights in s."""
-    for i in range(4 * LANES):
-        s[i] = _ZERO
-    for k in range(len(share)):
-        f, j, a, b = share[k], table[k, 1], table[k, 2], table[k, 3]
-        alpha, beta, gamma = table[k, 4], table[k, 5], table[k, 6]
-        c, v2_j2 = table[k, 7], table[k, 8]
-        o = k * LANES
-        ek, dk, yk, wk = e[o : o + LANES], d[o : o + LANES], y[o : o + LANES], w[o : o + LANES]
-        for i in range(LANES):
-            di = dk[i]
-            m1 = ek[i] + f * di
-            diff = a * m1 + b * di
-            variance = _ONE + alpha * di * di + m1 * (beta * m1 + gamma * di)
-            variance = _SMALLEST if variance < _SMALLEST else variance  # NaN stays
-            effect = j * diff * (_ONE / np.sqrt(variance)) - shift[i]
-            weight = variance / (c * variance + v2_j2 * diff * diff)
-            product = weight * effect
-            yk[i] = effect
-            wk[i] = weight
-            s[i] += weight
-            s[LANES + i] += product
-            s[2 * LANES + i] += product * effect
-            s[3 * LANES + i] += weight * weight
-
-
-@nb.njit(nogil=True, cache=True, error_model="numpy", fastmath=_FLAGS)
-def _pooled(n_studies, y, w, s, a):  # type: ignore[no-untyped-def]
-    """Random effects of one imputation from `_effects_and_sums`, added to Rubin's sums in a."""
-    for i in range(LANES):
-        s0, s1 = s[i], s[LANES + i]
-        q = s[2 * LANES + i] - s1 * s1 / s0
-        tau2 = (q - np.float32(n_studies - 1)) / (s0 - s[3 * LANES + i] / s0)
-        s[4 * LANES + i] = _ZERO if tau2 < _ZERO else tau2  # NaN stays
-        s[i] = _ZERO
-        s[LANES + i] = _ZERO
-    for k in range(0, n_studies - 1, 2):  # two studies share one division
-        yk, wk = y[k * LANES : (k + 2) * LANES], w[k * LANES : (k + 2) * LANES]
-        for i in range(LANES):
-            tau2, w1, w2 = s[4 * LANES + i], wk[i], wk[LANES + i]
-            d1, d2 = _ONE + tau2 * w1, _ONE + tau2 * w2
-            r = _ONE / (d1 * d2)
-            w1, w2 = w1 * d2 * r, w2 * d1 * r
-            s[i] += w1 + w2
-            s[LANES + i] += w1 * yk[i] + w2 * yk[LANES + i]
-    if n_studies % 2:
-        yk, wk = y[(n_studies - 1) * LANES :], w[(n_studies - 1) * LANES :]
-        for i in range(LANES):
-            weight = wk[i] / (_ONE + s[4 * LANES + i] * wk[i])
-            s[i] += weight
-            s[LANES + i] += weight * yk[i]
-    for i in range(LANES):
-        variance = _ONE / s[i]
-        mean = s[LANES + i] * variance
-        a[LANES + i] += mean
-        a[2 * LANES + i] += mean * mean
-        a[3 * LANES + i] += variance
-
-
-@nb.njit(nogil=True, cache=True)
-def _load(source, factor, lanes):  # type: ignore[no-untyped-def]
-    """Copy a row into `lanes`, padded with 0, so that every lane runs the same instructions."""
-    for i in range(len(source)):
-        lanes[i] = source[i] * factor
-    for i in range(len(source), LANES):
-        lanes[i] = _ZERO
-
-
-@nb.njit(nogil=True, cache=True, error_model="numpy", fastmath=_FLAGS)
-def _mean_z(sums, step, share, effects, table, z):  # type: ignore[no-untyped-def]
-    """Mean model with DerSimonian-Laird in float32; step 0 reads the same sums for every p."""
-    n_imputations, n_studies, n_voxels = effects.shape
-    n_permutations = len(share)
-    e = np.empty((n_permutations, n_studies * LANES), np.float32)
-    d = np.empty(n_studies * LANES, np.float32)
-    y = np.empty(n_studies * LANES, np.float32)
-    w = np.empty(n_studies * LANES, np.float32)
-    s = np.empty(5 * LANES, np.float32)
-    rubin = np.empty((n_permutations, 4 * LANES), np.float32)  # shift, sums of b, b^2, variance
-    per = np.float32(1 / n_imputations)
-    between = np.float32((1 + 1 / n_imputations) / max(n_imputations - 1, 1))
-    for first in range(0, n_voxels, LANES):
-        last = min(first + LANES, n_voxels)
-        for p in range(n_permutations):
-            for k in range(n_studies):
-                _load(sums[k, p * step, first:last], _ONE, e[p, k * LANES : (k + 1) * LANES])
-        for m in range(n_imputations):
-            for k in range(n_studies):
-                _load(effects[m, k, first:last], table[k, 0], d[k * LANES : (k + 1) * LANES])
-            for p in range(n_permutations):
-                a = rubin[p]
-                if m == 0:
-                    a[:] = _ZERO
-                    _effects_and_sums(e[p], d, share[p], table, a, y, w, s)
-                    for i in range(LANES):
-                        a[i] = s[LANES + i] / s[i]
-                _effects_and_sums(e[p], d, share[p], table, a, y, w, s)
-                _pooled(n_studies, y, w, s, a)
-        for p in range(n_permutations):
-            a = rubin[p]
-            for i in range(last - first):
-                mean = a[LANES + i] * per
-                total = a[3 * LANES + i] * per
-                if n_imputations > 1:
-                    total += (a[2 * LANES + i] - mean * a[LANES + i]) * between
-                z[p, first + i] = (a[i] + mean) / np.sqrt(total)
-
-
 def _cpu(
     sums: np.ndarray | None,
     share: np.ndarray,
@@ -239,10 +120,16 @@ def _cpu(
     step = 1
     if sums is None:
         step, sums = 0, np.zeros((len(table), 1, n_voxels), np.float32)
-    if tau2 == "dl" and _is_mean(x, h):
-        _mean_z(sums, step, share, effects, table.astype(np.float32), z)
+    if tau2 == "reml":
+        general_z(sums, step, share, effects, table, x, h, z)
+        return z
+    constants = mean_table(table)
+    share = (share * constants[:, 0] + constants[:, 1]).astype(np.float32)
+    common = (sums, step, share, effects, constants.astype(np.float32))
+    if _is_mean(x, h):
+        mean_z(*common, z)
     else:
-        general_z(sums, step, share, effects, table, x, h, tau2 == "reml", z)
+        design_z(*common, *orthonormal(x, h), z)
     return z
 
 

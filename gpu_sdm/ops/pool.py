@@ -10,6 +10,7 @@ from gpu_sdm.data import Pooled
 from gpu_sdm.ops import _pool_cpu as compiled
 from gpu_sdm.ops._arrays import read_only
 from gpu_sdm.ops._op import Op
+from gpu_sdm.ops._threads import in_pieces
 from gpu_sdm.ops.pooled_q import pool_q
 
 
@@ -177,15 +178,12 @@ def _cpu(
     design = read_only(X)
     one = design.shape[1] == 1 and bool(np.all(design == 1.0))
     fit = compiled.fit_mean if one else compiled.fit_design
-    fit(
-        read_only(effects),
-        read_only(c),
-        read_only(v2),
-        design,
-        read_only(contrast),
-        method == "reml",
-        out,
-    )
+    data = (read_only(effects), read_only(c), read_only(v2), design, read_only(contrast))
+
+    def blocks(first: int, last: int) -> None:
+        fit(first, last, *data, method == "reml", out)
+
+    in_pieces(blocks, -(-v // compiled.BLOCK))
     return rubin(out, k - X.shape[1])
 
 

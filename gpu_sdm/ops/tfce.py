@@ -82,17 +82,13 @@ def tfce(z: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
 @nb.njit(cache=True, nogil=True)
 def fill_levels(z, sign, dh, level):  # type: ignore[no-untyped-def]
     """Write to `level` how many of the heights 1 dh .. 99 dh lie strictly below each voxel."""
+    per = 1.0 / dh
     for v in range(len(z)):
         value = sign * np.float64(z[v])
-        if value <= dh:
-            level[v] = 0
-            continue
-        i = min(int(value / dh), STEPS - 1)
-        # The division may round across a height; the comparison with i * dh is what counts.
-        if i < STEPS - 1 and value > (i + 1) * dh:
-            i += 1
-        if not value > i * dh:
-            i -= 1
+        i = min(int(max(value * per, 0.0)), STEPS - 1)
+        # The product may round across a height; the comparison with i * dh is what counts.
+        i += (value > (i + 1) * dh) & (i < STEPS - 1)
+        i -= (not value > i * dh) & (i > 0)
         level[v] = i
 
 

@@ -7,8 +7,10 @@ from typing import Any
 import numba as nb
 import numpy as np
 
+from gpu_sdm.ops._arrays import read_only
 from gpu_sdm.ops._op import Op
 from gpu_sdm.ops._pool_cpu import _reml_mean
+from gpu_sdm.ops._threads import in_pieces
 from gpu_sdm.ops.pool import random_effects
 
 LANES = 32  # voxels done together: their weights of all studies and imputations stay in cache
@@ -140,10 +142,10 @@ def _block(in_first, effects, c, v2, reml, z):  # type: ignore[no-untyped-def]
             z[p, i] = difference[i] / np.sqrt(total[i])
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
-def _compiled(in_first, effects, c, v2, reml, z):  # type: ignore[no-untyped-def]
+@nb.njit(cache=True, nogil=True)
+def _compiled(first, last, in_first, effects, c, v2, reml, z):  # type: ignore[no-untyped-def]
     n_voxels = effects.shape[2]
-    for block in nb.prange((n_voxels + LANES - 1) // LANES):
+    for block in range(first, last):
         a, b = block * LANES, min(n_voxels, (block + 1) * LANES)
         _block(in_first, effects[:, :, a:b], c, v2, reml, z[:, a:b])
 
@@ -156,14 +158,17 @@ def _cpu(
     method: str = "dl",
 ) -> np.ndarray:
     z = np.empty((len(in_first), effects.shape[2]), np.float32)
-    _compiled(
-        np.ascontiguousarray(in_first, np.int8),
-        np.ascontiguousarray(effects),
-        np.ascontiguousarray(c),
-        np.ascontiguousarray(v2),
-        method == "reml",
-        z,
+    data = (
+        read_only(in_first, np.int8),
+        read_only(effects, effects.dtype),
+        read_only(c),
+        read_only(v2),
     )
+
+    def blocks(first: int, last: int) -> None:
+        _compiled(first, last, *data, method == "reml", z)
+
+    in_pieces(blocks, -(-effects.shape[2] // LANES))
     return z
 
 

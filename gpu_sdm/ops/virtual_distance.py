@@ -119,11 +119,13 @@ def _spread(costs, steps, sources, start, limit, distance):  # type: ignore[no-u
             continue  # a shorter path was found after this entry went in
         if size + 2 * len(steps) > len(keys):
             wider_keys, wider_nodes = np.empty(2 * len(keys)), np.empty(2 * len(keys), np.int64)
-            wider_keys[:size], wider_nodes[:size] = keys[:size], nodes[:size]
+            for i in range(size):  # to assign a slice takes numba two seconds to compile
+                wider_keys[i], wider_nodes[i] = keys[i], nodes[i]
             keys, nodes = wider_keys, wider_nodes
         if count + 2 * len(steps) > len(touched):
             wider = np.empty(2 * len(touched), np.int64)
-            wider[:count] = touched[:count]
+            for i in range(count):
+                wider[i] = touched[i]
             touched = wider
         for s in range(2 * len(steps)):
             if s < len(steps):
@@ -139,18 +141,18 @@ def _spread(costs, steps, sources, start, limit, distance):  # type: ignore[no-u
                 distance[u] = to
                 _push(keys, nodes, size, to, u)
                 size += 1
-    voxels = np.sort(touched[:count])
-    found = np.empty(count)
-    for i in range(count):
-        found[i] = distance[voxels[i]]
-        distance[voxels[i]] = np.inf
-    return voxels, found
+    return touched[:count]
 
 
 def _cpu(
     graph: Graph, sources: np.ndarray, start_mm: np.ndarray, limit_mm: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    return _spread(graph.costs, graph.steps, sources, start_mm, float(limit_mm), graph.scratch())
+    distance = graph.scratch()
+    voxels = _spread(graph.costs, graph.steps, sources, start_mm, float(limit_mm), distance)
+    voxels = np.sort(voxels)  # not in compiled code: numba's own sort takes a second to compile
+    found = distance[voxels]
+    distance[voxels] = np.inf
+    return voxels, found
 
 
 def _sample(rng: np.random.Generator) -> tuple[tuple[Any, ...], dict[str, Any]]:

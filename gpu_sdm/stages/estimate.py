@@ -17,7 +17,7 @@ from gpu_sdm.spaces import Space
 SMOOTHING_MM = 1.0  # standard deviation; fitted to SDM-PSI's maps
 BLOCK = 4096  # voxels between two progress reports
 # A part of the key of cached fits: raise it whenever the numbers change.
-CODE_VERSION = "estimate 1"
+CODE_VERSION = "estimate 2"
 
 Progress = Callable[[int, int], None]
 
