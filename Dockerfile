@@ -14,6 +14,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY docker docker
 COPY gpu_sdm gpu_sdm
 COPY kernels kernels
+COPY examples examples
 RUN PIP_NO_CACHE_DIR=1 sh docker/install.sh /opt/venv cuda12
 
 # Template, bounds, likelihood maps, compiled loops and kernels: kept in a volume, whoever runs.

@@ -69,7 +69,7 @@ def test_the_commands_after_the_main_analysis_run(tmp_path):
     subprocess.run(begin, cwd=tmp_path, capture_output=True, check=True)
     block = re.search(r"## After the main analysis.*?```bash\n(.*?)```", README, re.S)[1]
     lines = [line.split("  #")[0].strip() for line in block.splitlines()]
-    assert len(lines) == 12
+    assert len(lines) == 14
     for line in lines:
         words = shlex.split(line.replace("OUT1", "OUT").replace("OUT2", "AGE"))
         assert words[0] == "gpu-sdm"
