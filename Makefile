@@ -30,7 +30,7 @@ example: $(VENV)/.installed
 	$(BIN)/python examples/pain_empathy/planted.py pain-empathy-output
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 # What takes minutes: 10,000 voxels against a dense grid, the steps of the image.
 test-slow: $(VENV)/.installed-dev
