@@ -39,7 +39,7 @@ def folder(tmp_path_factory):
     second = first.replace("demo-", "other-")
     for line in (first, second, *(line for line in COMMANDS if line != first)):
         words = shlex.split(line)[1:]
-        words += [*small, "--no-report"] if words[0] == "permute" else []
+        words += ["--no-report", *small] if words[0] == "permute" else []
         if "peaks" in words:
             words[-1] = "5"
         if "Cingulate" in line:  # not in the small mask

@@ -1,4 +1,4 @@
-"""The wheel and the source archive hold all that is needed; the wheel runs where it is installed."""
+"""Wheel and source archive hold all that is needed; the wheel runs where it is installed."""
 
 from __future__ import annotations
 
