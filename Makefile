@@ -22,7 +22,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 # The main job on real data: 21 pain studies, 2 mm, 50 imputations, both statistics.
 demo: $(VENV)/.installed
 	$(BIN)/python examples/pain21_project.py demo-project
-	$(BIN)/gpu-sdm permute demo-project --out demo-output --permutations 400
+	$(BIN)/gpu-sdm permute demo-project --out demo-output --permutations 500
 
 # The worked example: every step of a published study, on SIMULATED peaks (EXAMPLE=--small: 1 min).
 example: $(VENV)/.installed

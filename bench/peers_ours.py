@@ -99,6 +99,6 @@ def _demos(folder: Path, own: dict[str, str]) -> list[dict[str, Any]]:
     _child([sys.executable, str(PROJECT), f"{folder}/pain"])
     large = [*COMMAND, "permute", f"{folder}/pain", "--out", f"{folder}/out",
              "--permutations", "500"]  # fmt: skip
-    second = {"what": "demo of the Makefile (21 studies, 2 mm, 400 permutations), compiled",
+    second = {"what": "demo of the Makefile (21 studies, 2 mm, 500 permutations), compiled",
               "bar_s": 60.0, **_child(large, GPU_SDM_CACHE=own["GPU_SDM_CACHE"])}  # fmt: skip
     return [first, second]

@@ -106,7 +106,7 @@ def _before(case: Row) -> float:
 
 
 def bars(permute: Content, peers: Content) -> list[str]:
-    """Every bar of issue 8, what was measured, and whether it is met."""
+    """Every bar, what was measured, and whether it is met."""
     rows: list[tuple[str, str, str, str]] = []
 
     def add(what: str, value: float | None, unit: str, bar: str, met: bool | None) -> None:
@@ -139,7 +139,7 @@ def bars(permute: Content, peers: Content) -> list[str]:
                 if part == "pymare":
                     what += f", M = {row['imputations']}"
                 add(what, row["ratio"], "times as fast", f">= {row['bar']:g}", row["met"])
-    return [_table(("bar of issue 8", "measured", "wanted", ""), rows)]
+    return [_table(("bar", "measured", "wanted", ""), rows)]
 
 
 def _rate(seconds: Row, threads: str) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from gpu_sdm.data import StudyTerms
 from gpu_sdm.ops._op import Op
 from gpu_sdm.ops._permuted_z_design_cpu import design_z, orthonormal
+from gpu_sdm.ops._permuted_z_flips_cpu import flipped_z
 from gpu_sdm.ops._permuted_z_general_cpu import general_z
 from gpu_sdm.ops._permuted_z_mean_cpu import mean_table, mean_z
 from gpu_sdm.ops.permuted_effects import permuted_effects, study_coefficients
@@ -114,6 +115,9 @@ def _cpu(
     """Compiled version of `permuted_z`: one thread, releases the GIL."""
     table = study_coefficients(terms, rescale_sd, sums is None)
     x, h = _model(len(table), design, contrast)
+    by_moments = tau2 == "dl" and _is_mean(x, h)
+    if sums is None and by_moments and (np.abs(share) == 1).all():
+        return flipped_z(share, effects, terms.c, terms.v2)
     n_permutations, n_voxels = share.shape[1], effects.shape[2]
     z = np.empty((n_permutations, n_voxels), np.float32)
     share = np.ascontiguousarray(share.T, np.float32)
