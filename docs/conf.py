@@ -22,7 +22,9 @@ extensions = [
     "numpydoc",
     "sphinx_copybutton",
     "command_reference",
+    "mathml",
 ]
+html_math_renderer = "mathml"
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"gpu-sdm {release}"
