@@ -30,7 +30,7 @@ class Hang(Exception):
 
 
 def peak_mb() -> int:
-    """Largest memory of this process in MB; ru_maxrss begins at that of the process it came from."""
+    """Largest memory of this process in MB; ru_maxrss begins at that of its parent."""
     status = Path("/proc/self/status")
     if status.is_file():
         return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) // 1024
