@@ -274,7 +274,9 @@ def available() -> dict[str, Target]:
     """Readers whose libraries are installed."""
     from importlib.util import find_spec
 
-    parquet = find_spec("nimare") is not None and find_spec("pyarrow") is not None
+    # NiMARE may lie there for its data files alone, without what it imports.
+    needed = ("nimare", "pyarrow", "fuzzywuzzy")
+    parquet = all(find_spec(module) is not None for module in needed)
     return {n: t for n, t in TARGETS.items() if n != "parquet" or parquet}
 
 
