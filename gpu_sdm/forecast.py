@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpu_sdm.analysis import Analysis, limited_threads
-from gpu_sdm.distribute.memory import Layout, plan_layout
+from gpu_sdm.distribute.memory import plan_layout
 from gpu_sdm.environment import memory_bytes
 from gpu_sdm.ops.fit_bounds import FIT_BOUNDS
 from gpu_sdm.workload import Workload, rate, seconds
@@ -42,17 +42,6 @@ class Forecast:
     free: int | None
     preparation: float
     rate: float
-
-
-def check_memory(analysis: Analysis, budget: int | None = None, processes: int = 1) -> Layout:
-    """Say where the large arrays will lie, before the long work; see `plan_layout`.
-
-    Raises
-    ------
-    OutOfMemory
-        With what it needs, what there is and what would make it smaller.
-    """
-    return plan_layout(analysis, budget, processes)
 
 
 def forecast(analysis: Analysis, budget: int | None = None) -> Forecast:

@@ -171,7 +171,7 @@ class Workload:
             fields = self.fields[:, block]
             effects[:, :, block] = np.resize(np.float32(0.3) * fields, (m, k, fields.shape[1]))
             for r, images in zip(residuals, self._bank(fields).residuals, strict=True):
-                r.write(slice(0, len(images)), block, images)
+                r[:, block] = images
         on_disk = SubjectBank(residuals, bank.n1, bank.n2, 0.0)
         return replace(self.problem(1), effects=effects, bank=on_disk)
 

@@ -69,8 +69,8 @@ def test_a_file_of_slabs_is_an_array(tmp_path_factory, v, width, data):
     assert np.array_equal(array[:, :, some], wanted[:, :, some])
     rows = scratch.rows("r", (2, 3), v)
     for r, part in zip(rows, (wanted[0, :2], wanted[1]), strict=True):
-        r.write(slice(1, len(part)), slice(0, v), part[1:])
-        r.write(slice(0, 1), slice(0, v), part[:1])
+        r[1:] = part[1:]
+        r[:1] = part[:1]
     assert np.array_equal(rows[0][:, a:b], wanted[0, :2, a:b])
     assert np.array_equal(rows[1][:, some], wanted[1][:, some])
 

@@ -187,7 +187,6 @@ def _run(
     """Run one model and draw its bubble plots."""
     from gpu_sdm import terminal
     from gpu_sdm.analysis import prepare
-    from gpu_sdm.forecast import check_memory
     from gpu_sdm.pipeline import execute
 
     analysis = prepare(dataset, settings, backend)
@@ -196,7 +195,6 @@ def _run(
 
         require_moderator(analysis.design)
     terminal.show_summary(analysis, "model", as_json)
-    check_memory(analysis)
     with terminal.StageProgress() as progress, terminal.StopAfterStep(progress) as step:
         try:
             result = execute(analysis, out=out, force=force, progress=step, say=terminal.say)

@@ -159,7 +159,7 @@ def permute(
     from gpu_sdm.analysis import prepare
     from gpu_sdm.backend import get_backend
     from gpu_sdm.config import DEFAULT_STATISTICS, Settings
-    from gpu_sdm.forecast import check_memory, forecast
+    from gpu_sdm.forecast import forecast
     from gpu_sdm.io import read
     from gpu_sdm.pipeline import execute
 
@@ -199,7 +199,6 @@ def permute(
         if as_json:
             shared.print_json({"permutations": analysis.permutations, **asdict(found)})
         return
-    check_memory(analysis, budget, 1 + (workers or 0))
     with (
         crew as hands,
         terminal.StageProgress() as progress,

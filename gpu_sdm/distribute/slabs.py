@@ -23,7 +23,8 @@ class SlabArray:
     """A float32 array (..., V) in a file of slabs; what is asked for comes as a NumPy array.
 
     Understands `array[..., voxels]` (a slice or numbers of voxels), all other axes whole, the
-    same for assignment, `len` and `shape`. Pickles as the path of its file.
+    same for assignment, assignment to a slice of the rows of (R, V), `len` and `shape`. Pickles
+    as the path of its file.
 
     Parameters
     ----------
@@ -119,12 +120,16 @@ class SlabArray:
         return joined.reshape(*self.shape[:-1], n)
 
     def __setitem__(self, index: Any, values: np.ndarray) -> None:
+        if isinstance(index, slice) and index.step in (None, 1) and self.ndim == 2:
+            rows = slice(*index.indices(self.shape[0])[:2])
+            self._write(rows, slice(0, self.shape[1]), values)
+            return
         voxels = self._range(index)
         if isinstance(voxels, np.ndarray):
             raise IndexError("an array in slabs is written by slices of voxels")
-        self.write(slice(0, self._own), voxels, np.reshape(values, (self._own, -1)))
+        self._write(slice(0, self._own), voxels, np.reshape(values, (self._own, -1)))
 
-    def write(self, rows: slice, voxels: slice, values: np.ndarray) -> None:
+    def _write(self, rows: slice, voxels: slice, values: np.ndarray) -> None:
         """Write values (rows, voxels).
 
         Raises

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -164,25 +163,20 @@ def subject_bank(
         if n > 0
     ]
 
-    def keep(where: Any, rows: slice, images: np.ndarray) -> None:
-        if isinstance(where, np.ndarray):
-            where[rows] = images
-        else:
-            where.write(rows, slice(0, space.n_voxels), images)
-
     def build(job: tuple[int, int, int]) -> tuple[int, int]:
         k, group, n = job
         key = stream_key(seed, "subjects", studies[k].name)
         rows = slice(studies[k].n1, studies[k].n) if group else slice(0, studies[k].n1)
         if kind == "gaussian":
             sigma = value * SIGMAS_PER_FWHM / space.voxel_size
-            images = SMOOTH_IMAGES.on(backend.name)(space.shape, sigma, n, key, group, space.index)
-            keep(residuals[k], rows, images)
+            residuals[k][rows] = SMOOTH_IMAGES.on(backend.name)(
+                space.shape, sigma, n, key, group, space.index
+            )
             return n, 0
         images, infeasible = SUBJECT_IMAGES.on(backend.name)(
             backward, wanted, n, key, group, space.index
         )
-        keep(residuals[k], rows, images)
+        residuals[k][rows] = images
         return n, infeasible
 
     done, infeasible = 0, 0
