@@ -27,7 +27,6 @@ RESULTS = HERE / "results"
 MEMORY_MB = 3000  # resident, of one reader's process
 ADDRESSES_MB = 12_000  # address space of the seeded form; libraries reserve much of it
 INPUT_SECONDS = 20
-LONGEST = 20_000
 INSTRUMENTED = [
     "gpu_sdm.io", "gpu_sdm.stages.formula", "gpu_sdm.stages.where", "gpu_sdm.stages.contrast",
     "openpyxl",
@@ -91,9 +90,9 @@ def fuzz_one(name: str, seconds: float, corpus: Path, crashers: Path) -> None:
             print(f"FINDING {kind} {fuzz_mutate.keep(crashers, name, data)}", file=sys.stderr)
 
     options = [
-        f"-max_total_time={seconds:.0f}", f"-timeout={INPUT_SECONDS}", f"-max_len={LONGEST}",
-        f"-rss_limit_mb={MEMORY_MB}", f"-dict={words}", f"-artifact_prefix={crashers}/{name}-stop-",
-        "-print_final_stats=1", str(corpus),
+        f"-max_total_time={seconds:.0f}", f"-timeout={INPUT_SECONDS}",
+        f"-max_len={fuzz_mutate.LONGEST}", f"-rss_limit_mb={MEMORY_MB}", f"-dict={words}",
+        f"-artifact_prefix={crashers}/{name}-stop-", "-print_final_stats=1", str(corpus),
     ]  # fmt: skip
     warnings.simplefilter("error")
     atheris.Setup([sys.argv[0], *options], test_one)

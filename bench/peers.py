@@ -24,10 +24,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from peers_curves import AXES
+
 RESULTS = Path(__file__).parent / "results"
 PEERS = {"pymare": "peers_pymare", "nilearn": "peers_nilearn", "nimare": "peers_nimare",
          "labels": "peers_labels"}  # fmt: skip
-AXES = ("voxels", "studies", "imputations", "subjects", "permutations")
 PARTS = (*PEERS, "ours", "start", *(f"curve-{axis}" for axis in AXES))
 QUICK = (*PEERS, "ours", "start", "curve-voxels")
 

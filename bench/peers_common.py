@@ -7,8 +7,7 @@ import importlib.metadata
 import importlib.util
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -18,7 +17,7 @@ from scipy.ndimage import gaussian_filter
 from threadpoolctl import threadpool_limits
 
 from gpu_sdm.analysis import limited_threads
-from gpu_sdm.backend import Backend, available_cores, get_backend
+from gpu_sdm.backend import available_cores, get_backend
 from gpu_sdm.config import Settings
 from gpu_sdm.data import StudyTerms
 from gpu_sdm.io.volumes import load_space
@@ -169,28 +168,36 @@ def problem_of(
     )  # fmt: skip
 
 
-def ours_on(threads: int) -> Backend:
-    """Give the compiled CPU path."""
-    return get_backend("cpu", threads)
-
-
-def null_of(
-    problem: Problem, signs: np.ndarray, statistics: tuple[str, ...], backend: Backend
-) -> NullState:
-    """Run our permutations as an analysis does; `signs` begin with those of the data as it is."""
-    return permute(problem, GivenSigns(signs), len(signs), statistics, backend)
-
-
 def both_threads() -> list[int]:
     """One thread, and all cores."""
     return sorted({1, available_cores()})
 
 
-@contextmanager
-def running(backend: Backend) -> Iterator[None]:
-    """Limit our threads, and wake numba before a clock starts."""
-    with limited_threads(backend):
-        yield
+def our_null(
+    problem: Problem,
+    signs: np.ndarray,
+    statistics: tuple[str, ...],
+    repeats: int,
+    imputations: int = 1,
+    warm_up: int = 32,
+) -> tuple[dict[str, dict[str, float]], NullState]:
+    """Time our permutations as an analysis does, with the compiled CPU path.
+
+    `signs` begin with those of the data as it is; the first `warm_up` of them run once before the
+    clock. Gives threads -> seconds of one map of one imputation, and the null.
+    """
+
+    def null(some: np.ndarray) -> NullState:
+        return permute(problem, GivenSigns(some), len(some), statistics, backend)
+
+    seconds = {}
+    for threads in both_threads():
+        backend = get_backend("cpu", threads)
+        with limited_threads(backend):
+            null(signs[:warm_up])
+            found = timed(lambda: null(signs), repeats)
+        seconds[str(threads)] = found.per(len(signs) * imputations)
+    return seconds, found.value
 
 
 def agreement(what: str, value: float, bar: float | None, at_least: bool = False) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from gpu_sdm.ops.permuted_z import PERMUTED_Z
 from gpu_sdm.ops.tfce import EXTENT_POWER, HEIGHT_POWER, STEPS, TFCE
 from gpu_sdm.spaces import Space
 
-BAR_MS = 15.0
 FACES = generate_binary_structure(3, 1)
 
 Labeller = Callable[[np.ndarray], np.ndarray]

@@ -12,12 +12,10 @@ from peers_common import (
     effects_of,
     equal_terms,
     limits,
-    null_of,
-    ours_on,
+    our_null,
     problem_of,
     require,
     row,
-    running,
     space_of,
     timed,
 )
@@ -112,17 +110,8 @@ def measure(quick: bool) -> list[dict[str, Any]]:
             elif tfce:
                 theirs[str(threads)].pop("cpu_s")  # spent in processes of joblib
         signs = _signs(n if quick else max(n, 64))
-        ours = {}
-        for threads in both_threads():
-            backend = ours_on(threads)
-            with running(backend):
-                null_of(problem, signs[:2], ("voxel", name), backend)
-                found = timed(
-                    lambda: null_of(problem, signs, ("voxel", name), backend),  # noqa: B023
-                    1 if quick else 3,
-                )
-            ours[str(threads)] = found.per(len(signs))
-        first = {s: m[:, : n + 1] for s, m in found.value.maxima.items()}
+        ours, null = our_null(problem, signs, ("voxel", name), 1 if quick else 3, warm_up=2)
+        first = {s: m[:, : n + 1] for s, m in null.maxima.items()}
         observed = np.empty(space.n_voxels)
         observed[order] = value["t"][0]
         agreements = [

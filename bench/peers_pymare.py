@@ -9,15 +9,12 @@ import numpy as np
 from peers_common import (
     STUDIES,
     agreement,
-    both_threads,
     effects_of,
     limits,
-    null_of,
-    ours_on,
+    our_null,
     problem_of,
     require,
     row,
-    running,
     space_of,
     study_sizes,
     timed,
@@ -120,16 +117,7 @@ def measure(quick: bool) -> list[dict[str, Any]]:
         signs[0] = 1
         for m in (1, 5) if quick else (1, M):
             problem = problem_of(space, effects_of(space, m), terms, np.ones(voxels, np.float32))
-            ours = {}
-            for threads in both_threads():
-                backend = ours_on(threads)
-                with running(backend):
-                    null_of(problem, signs[:32], ("voxel",), backend)
-                    found = timed(
-                        lambda: null_of(problem, signs, ("voxel",), backend),  # noqa: B023
-                        1 if quick or m > 1 else 3,
-                    )
-                ours[str(threads)] = found.per(n * m)
+            ours, _ = our_null(problem, signs, ("voxel",), 1 if quick or m > 1 else 3, m)
             rows.append(
                 row(
                     "DerSimonian-Laird permutation test, sign flips of whole studies, per map",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from peers_curves import AXES
 
 from gpu_sdm.figures.palette import NEGATIVE, PAGE, POSITIVE, Look, new_figure, styled
 
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-AXES = ("voxels", "studies", "imputations", "subjects", "permutations")
 MEMORY = "#009E73"  # of the same palette of Okabe and Ito
 
 

@@ -8,17 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from fidelity_report import table
+
 HOME = Path(__file__).parent
 PAGE = HOME.parent / "docs" / "scaling.md"
 # Studies, imputations, subjects, voxels, permutations of the plan on paper.
 PLANS = [(20, 50, 600, 193_768, 10_000_000), (1000, 50, 20_000, 193_768, 10_000_000),
          (1000, 50, 20_000, 193_768, 1000)]  # fmt: skip
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(row) + " |" for row in lines)
 
 
 def spent(seconds: float) -> str:

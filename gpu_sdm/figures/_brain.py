@@ -162,6 +162,13 @@ def hide(values: np.ndarray, shown: np.ndarray | None = None) -> np.ndarray:
     return kept
 
 
+def draw_anatomy(axes: Axes, name: str, mm: float) -> None:
+    """Draw one slice of the anatomy, in millimetres."""
+    grey, extent = underlay().plane(name, mm)
+    axes.imshow(grey, origin="lower", extent=extent, cmap="gray", vmin=0.1, vmax=1.15,
+                interpolation="bilinear")  # fmt: skip
+
+
 def draw_slice(
     axes: Axes,
     overlay: Volume,
@@ -172,9 +179,7 @@ def draw_slice(
     letters: bool = True,
 ) -> None:
     """Draw one slice over the anatomy, in millimetres, without a frame."""
-    grey, extent = underlay().plane(name, mm)
-    axes.imshow(grey, origin="lower", extent=extent, cmap="gray", vmin=0.1, vmax=1.15,
-                interpolation="bilinear")  # fmt: skip
+    draw_anatomy(axes, name, mm)
     colours, extent = overlay.plane(name, mm)
     axes.imshow(colours, origin="lower", extent=extent, interpolation="nearest", gid="overlay",
                 **scale.options())  # fmt: skip

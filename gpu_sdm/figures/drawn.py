@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -91,6 +90,7 @@ class Plotter:
 
     def glass(self) -> Named:
         """Draw the map on a glass brain with labelled peaks, and the reported peaks on another."""
+        from gpu_sdm.figures.evidence import table
         from gpu_sdm.figures.glass import MOST, glass_map, glass_peaks
 
         v = self.view
@@ -100,8 +100,7 @@ class Plotter:
         )  # fmt: skip
         path = self.source.folder / "tables" / "peaks.tsv"
         if path.is_file():
-            with path.open(encoding="utf-8", newline="") as file:
-                rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+            rows = table(path)
             if rows:
                 xyz = np.array([[float(row[f"{a}_mm"]) for a in "xyz"] for row in rows])
                 of = [row["study"] for row in rows]

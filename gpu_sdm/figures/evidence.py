@@ -88,7 +88,8 @@ class Strip:
         }
 
 
-def _table(path: Path) -> list[dict[str, str]]:
+def table(path: Path) -> list[dict[str, str]]:
+    """Rows of a table that gpu-sdm wrote, as text."""
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
 
@@ -109,11 +110,11 @@ def strips(folder: Path) -> dict[tuple[str, str], Strip]:
         return {}
     try:
         folds: dict[tuple[str, str], list[Row]] = {}
-        for row in _table(folder / "jackknife.tsv"):
+        for row in table(folder / "jackknife.tsv"):
             z, survives = float(row["z_peak"]), row["survives"] == "true"
             fold = {"left_out": row["left_out"], "z_peak": z, "survives": survives}
             folds.setdefault(_name(row), []).append(fold)
-        rows = _table(folder / "summary.tsv")
+        rows = table(folder / "summary.tsv")
         return {_name(r): Strip(r, folds.get(_name(r), []), float(r["z_peak"])) for r in rows}
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise InputError(

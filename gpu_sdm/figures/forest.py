@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpu_sdm.figures.palette import IMPUTED, STUDY, Look, new_figure, styled
+from gpu_sdm.figures.palette import IMPUTED, Look, new_figure, styled
 from gpu_sdm.findings.extract import SUMMARY
 
 if TYPE_CHECKING:
@@ -79,9 +79,8 @@ def forest(
     axes.axvline(0, color=look.faint, linewidth=0.8, zorder=0)
     axes.axvline(pooled["g"], color=look.muted, linewidth=0.7, linestyle=":", zorder=0)
     heaviest = max(row["weight"] for row in studies)
-    known_colour = STUDY if look.background == "white" else "#56B4E9"
     for y, row in enumerate(reversed(studies)):
-        colour = known_colour if row["known"] else IMPUTED
+        colour = look.study if row["known"] else IMPUTED
         axes.plot([row["ci_low"], row["ci_high"]], [y, y], color=colour, linewidth=1.1,
                   linestyle="-" if row["known"] else (0, (3, 1.2)))  # fmt: skip
         axes.scatter(row["g"], y, s=6 + 42 * row["weight"] / heaviest, marker="s",

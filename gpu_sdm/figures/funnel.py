@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpu_sdm.figures.forest import p_text
-from gpu_sdm.figures.palette import IMPUTED, POSITIVE, STUDY, Look, new_figure, styled
+from gpu_sdm.figures.palette import IMPUTED, POSITIVE, Look, new_figure, styled
+from gpu_sdm.findings.extract import Z95
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,10 +17,9 @@ if TYPE_CHECKING:
 # |z| of two-sided p .10, .05, .01 and the grey between them.
 CONTOURS = (
     (1.6448536269514722, ".10"),
-    (1.959963984540054, ".05"),
+    (Z95, ".05"),
     (2.5758293035489004, ".01"),
 )
-Z95 = 1.959963984540054
 
 
 @styled
@@ -67,9 +67,8 @@ def funnel(
     for sign in (-1, 1):
         axes.plot([pooled, pooled + sign * Z95 * top], [0, top], color=look.ink, linewidth=0.7,
                   linestyle=":", label="95 % around pooled g" if sign > 0 else None)  # fmt: skip
-    blue = STUDY if look.background == "white" else "#56B4E9"
     if known.any():
-        axes.scatter(g[known], se[known], s=18, color=blue, edgecolor=look.background,
+        axes.scatter(g[known], se[known], s=18, color=look.study, edgecolor=look.background,
                      linewidth=0.4, zorder=3, label="study", gid="known")  # fmt: skip
     if not known.all():
         axes.scatter(g[~known], se[~known], s=18, facecolor="none", edgecolor=IMPUTED,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's, told apart without red against green.
 POSITIVE, NEGATIVE = "#D55E00", "#0072B2"
-STUDY, POOLED, IMPUTED = "#0072B2", "#000000", "#E69F00"
+STUDY, IMPUTED = "#0072B2", "#E69F00"
 STUDIES = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000",
 )  # fmt: skip
@@ -87,6 +87,11 @@ class Look:
     def faint(self) -> str:
         """Colour of grids and zero lines."""
         return "0.80" if self.background == "white" else "0.35"
+
+    @property
+    def study(self) -> str:
+        """Colour of studies whose effect is known."""
+        return STUDY if self.background == "white" else "#56B4E9"
 
     @property
     def font(self) -> float:

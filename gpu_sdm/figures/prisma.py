@@ -13,7 +13,8 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from gpu_sdm.figures.palette import FONTS, MM, PAGE, Look, new_figure, styled
+from gpu_sdm.figures._sheet import POINT_MM
+from gpu_sdm.figures.palette import FONTS, PAGE, Look, new_figure, styled
 from gpu_sdm.findings import prisma as boxes
 from gpu_sdm.findings.prisma import Box, Flow
 
@@ -29,7 +30,6 @@ OTHER_TITLE = "Identification of studies via other methods"
 TITLES, PHASE = "#FFF0A8", "#D2F0FC"
 BAR, GAP, EDGE, PADDING, INDENT = 6.0, 6.0, 1.0, 1.6, 2.0  # mm
 LEADING = 1.25  # line height in font sizes
-POINT = MM / 72
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def _width(text: str, font: float, weight: str = "normal") -> float:
         float(TextPath((0, 0), t, size=font, prop=letters).get_extents().width)
         for t in (f"|{text}|", "||")
     )
-    return (with_ends - ends) * POINT
+    return (with_ends - ends) * POINT_MM
 
 
 def _wrapped(text: str, width: float, font: float, weight: str = "normal") -> list[str]:
@@ -153,7 +153,7 @@ def prisma(flow: Flow, *, look: Look | None = None) -> Figure:
     """
     look = look or Look(width_mm=PAGE if flow.other else NARROW)
     font, columns = look.font, 4 if flow.other else 2
-    line = font * POINT * LEADING
+    line = font * POINT_MM * LEADING
     start = BAR + 2 * EDGE
     width = (look.width_mm - start - EDGE - (columns - 1) * GAP) / columns
     lefts = [start + i * (width + GAP) for i in range(columns)]
@@ -216,7 +216,7 @@ def _draw(axes: Axes, place: _Place, look: Look, fill: str = "none", centred: bo
         )
     )  # fmt: skip
     ink = look.ink if fill == "none" else "black"
-    step = look.font * POINT * LEADING
+    step = look.font * POINT_MM * LEADING
     y = place.y + step * (len(place.lines) - 1) / 2
     for indent, text in place.lines:
         x = place.x if centred else place.left + PADDING + indent

@@ -13,11 +13,11 @@ from gpu_sdm.figures._brain import (
     PLANES,
     Scale,
     bare,
+    draw_anatomy,
     draw_slice,
     hide,
     millimetres,
     scale_of,
-    underlay,
     volume_of,
 )
 from gpu_sdm.figures._sheet import Sheet
@@ -167,7 +167,7 @@ def cuts(
         middle = first + (k % columns + 0.5) * room
         top = (k // columns) * block
         if k == len(at_mm):
-            _locate(sheet, overlay, plane, at_mm, float(locator or 0), scale,
+            _locate(sheet, plane, at_mm, float(locator or 0), scale,
                     (middle, top, room, block))  # fmt: skip
             continue
         axes = sheet.axes(middle - across / 2, top + NAME_MM, across, upwards)
@@ -180,7 +180,6 @@ def cuts(
 
 def _locate(
     sheet: Sheet,
-    overlay: object,
     plane: str,
     at_mm: Sequence[float],
     x: float,
@@ -193,9 +192,7 @@ def _locate(
     wide = room * 0.96
     high = wide * _span(2) / _span(1)
     axes = sheet.axes(middle - wide / 2, top + NAME_MM + (block - NAME_MM - high) / 2, wide, high)
-    grey, extent = underlay().plane("x", x)
-    axes.imshow(grey, origin="lower", extent=extent, cmap="gray", vmin=0.1, vmax=1.15,
-                interpolation="bilinear")  # fmt: skip
+    draw_anatomy(axes, "x", x)
     bare(axes, "x", look, False)
     for mm in at_mm:
         line = axes.axhline if plane == "z" else axes.axvline

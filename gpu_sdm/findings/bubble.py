@@ -12,6 +12,7 @@ import numpy as np
 
 from gpu_sdm.data import Dataset
 from gpu_sdm.errors import SettingError
+from gpu_sdm.findings.extract import Z95
 from gpu_sdm.findings.refit import SiteEffects
 from gpu_sdm.findings.sites import Site
 from gpu_sdm.io.tables import write_bytes, write_tsv
@@ -22,7 +23,6 @@ from gpu_sdm.stages.formula import level_values
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Z95 = 1.959963984540054
 LINE, BUBBLE = "#0072B2", "#E69F00"  # Okabe and Ito: told apart without red and green
 POINTS = 101  # of the line
 

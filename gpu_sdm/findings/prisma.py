@@ -188,7 +188,7 @@ def inconsistencies(flow: Flow) -> list[str]:
             if into is None:
                 if first is None:
                     continue
-                into, says = first.n, f"{_said(IDENTIFIED, first)}"
+                into, says = first.n, _said(IDENTIFIED, first)
             out = boxes.get(less)
             left = into - (out.n if out else 0)
             minus = f" - {_said(less, out)}" if out else ""

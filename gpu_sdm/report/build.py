@@ -67,8 +67,6 @@ def _start(facts: Facts, presets: list[dict[str, Any]]) -> dict[str, Any]:
     """Show SDM-Z at the report's threshold, the crosshair at its strongest cluster."""
     wanted = THRESHOLDS[facts.threshold].p_map if facts.clusters[facts.threshold] else "z"
     chosen = next((p for p in presets if p["where"] == wanted), presets[-2])
-    if wanted == "z" or wanted == "p":
-        chosen = next(p for p in presets if p["where"] == "z")
     rows = facts.clusters[facts.threshold]
     if rows:
         top = max(rows, key=lambda row: abs(float(row["sdm_z"])))
@@ -115,7 +113,7 @@ def _clusters(facts: Facts) -> Html:
             parts.append(cluster_table(name, SAYS[name], rows))
         else:
             parts.append(tag("p", "No cluster of at least the usual size passes."))
-    for _, heading, content in thresholds(facts):
+    for heading, content in thresholds(facts):
         parts += [tag("h3", heading), content]
     lead = (
         "Click a heading to sort, a region to see it in the maps. p is that of the threshold's "

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpu_sdm.report.facts import Facts, Row, read_rows
+from gpu_sdm.report.facts import Facts, read_rows
 from gpu_sdm.report.html import Html, join, tag
 from gpu_sdm.report.literature import literature
 from gpu_sdm.report.tables import CLUSTER, cluster_cell, columns_of, table
@@ -117,17 +117,17 @@ def _threshold_folders(facts: Facts) -> Iterator[Path]:
         yield from (p for p in sorted(folder.iterdir()) if (p / "clusters.tsv").is_file())
 
 
-def thresholds(facts: Facts) -> list[tuple[str, str, Html]]:
-    """Give the cluster tables of `gpu-sdm threshold`: name, heading and table of each."""
+def thresholds(facts: Facts) -> list[tuple[str, Html]]:
+    """Give the cluster tables of `gpu-sdm threshold`: heading and table of each."""
     known = {c.name: c for c in CLUSTER}
     found = []
     for folder in _threshold_folders(facts):
         columns, rows = read_rows(folder / "clusters.tsv")
         shown = [known.get(c.name, c) for c in columns_of(columns, rows)]
         if rows:
-            content = table(f"Clusters of threshold {folder.name}", shown, list[Row](rows),
+            content = table(f"Clusters of threshold {folder.name}", shown, rows,
                             f"clusters_{folder.name}.csv", cell=cluster_cell)  # fmt: skip
         else:
             content = tag("p", "No cluster passes.")
-        found.append((folder.name, f"Threshold {folder.name}", content))
+        found.append((f"Threshold {folder.name}", content))
     return found

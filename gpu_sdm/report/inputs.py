@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 
 from gpu_sdm.figures.glass import MOST, glass_peaks
+from gpu_sdm.io.tables import MISSING
 from gpu_sdm.report.facts import Facts, count
 from gpu_sdm.report.html import Html, join, tag
 from gpu_sdm.report.pictures import HALF, WIDE, brain
@@ -40,7 +41,7 @@ def flow(facts: Facts) -> Html:
         steps.append(_step(facts.images, "with a whole map", []))
     if facts.peaks:
         steps.append(_step(facts.peaks, "peaks reported", [_heights(facts)]))
-        judged = [row for row in facts.peak_rows if row["voxels_reached"] != "n/a"]
+        judged = [row for row in facts.peak_rows if row["voxels_reached"] != MISSING]
         if judged:
             used = sum(row["voxels_reached"] != "0" for row in judged)
             lost = facts.peaks - used

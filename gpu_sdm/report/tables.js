@@ -15,11 +15,10 @@
     const body = table.tBodies[0], rows = [...body.rows];
     const texts = rows.map((row) => value(row, column));
     const numeric = texts.every((text) => missing(text) || !Number.isNaN(Number(text)));
-    const place = new Map(rows.map((row, i) => [row, i]));
     rows.sort((a, b) => {
       const x = value(a, column), y = value(b, column);
-      if (missing(x) || missing(y)) return missing(x) - missing(y) || place.get(a) - place.get(b);
-      return (up ? 1 : -1) * order(x, y, numeric) || place.get(a) - place.get(b);
+      if (missing(x) || missing(y)) return missing(x) - missing(y);
+      return (up ? 1 : -1) * order(x, y, numeric);
     });
     heads.forEach((h) => h.removeAttribute("aria-sort"));
     head.setAttribute("aria-sort", up ? "ascending" : "descending");

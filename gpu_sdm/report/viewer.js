@@ -35,15 +35,12 @@ const Viewer = (() => {
 
   // The value that is coloured at a voxel: sign and strength; p counts as -log10 p.
   function coloured(id, v) {
-    const entry = byId[id], values = ready[id];
-    if (entry.kind !== "p") return values[0][v];
-    const z = ready.z[0][v];
-    const p = state.side === "two-sided" ? values[2][v] : z < 0 ? values[1][v] : values[0][v];
-    return (z < 0 ? -1 : 1) * -Math.log10(p);
+    const value = raw(id, v);
+    return byId[id].kind === "p" ? (ready.z[0][v] < 0 ? -1 : 1) * -Math.log10(value) : value;
   }
   const raw = (id, v) => {
-    const entry = byId[id], values = ready[id];
-    if (entry.kind !== "p") return values[0][v];
+    const values = ready[id];
+    if (byId[id].kind !== "p") return values[0][v];
     return state.side === "two-sided" ? values[2][v] : ready.z[0][v] < 0 ? values[1][v] : values[0][v];
   };
 

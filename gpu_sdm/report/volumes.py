@@ -240,7 +240,6 @@ def viewer_data(finished: Finished, start: dict[str, Any], presets: list[dict[st
         },
         "maps": entries,
         "regions": names,
-        "atlas": load_atlas().name,
         "presets": presets,
         "start": start,
     }
