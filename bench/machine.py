@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import platform
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -22,13 +23,15 @@ def machine() -> dict[str, object]:
             if line.startswith("model name")
         ]
         model = names[0] if names else model
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parent,
-    ).stdout.strip()
+    commit = ""
+    if shutil.which("git") is not None:  # a machine may have a copy of the tree alone
+        commit = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=Path(__file__).parent,
+        ).stdout.strip()
     return {
         "processor": model,
         "cores": available_cores(),

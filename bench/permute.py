@@ -1,7 +1,10 @@
 """Cost of the main job on this machine's processor: rates, processor time, memory, stages.
 
+With --device as the first word: on its GPU, see permute_device.py.
+
 Usage: python bench/permute.py [--permutations 96] [--repeat 1] [--write]
        python bench/permute.py --cases 11 --threads 2 --repeat 3 --write
+       python bench/permute.py --device rates --write
 
 Two projects of stated size (11 studies and 525 subjects, 50 studies and 1,000 subjects; 50
 imputations, 2 mm) run from an empty cache, each in a process of its own, with one thread and with
@@ -149,6 +152,10 @@ def missed(row: dict[str, Any]) -> list[str]:
 
 def main() -> int:
     """Run the cases and print a table; 1 if a bar is missed."""
+    if sys.argv[1:2] == ["--device"]:
+        import permute_device
+
+        return permute_device.main(sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--permutations", type=int, default=96)
     parser.add_argument("--repeat", type=int, default=1)

@@ -13,6 +13,7 @@ from gpu_sdm.analysis import limited_threads
 from gpu_sdm.backend import Backend, get_backend
 from gpu_sdm.config import DEFAULT_STATISTICS
 from gpu_sdm.errors import BackendUnavailable
+from gpu_sdm.ops.tfce import TFCE
 from gpu_sdm.permute.device import DeviceEngine
 from gpu_sdm.permute.engine import TIE_TOLERANCE, maxima_of, z_tile
 from gpu_sdm.permute.plan import TILE
@@ -36,7 +37,8 @@ class Measured:
     dz : float
         Largest difference of z from the float64 twin, over one tile of permutations.
     dtfce : float
-        Largest relative difference of the largest TFCE scores.
+        Largest relative difference of the largest TFCE scores; on a device also of the scores of
+        all voxels of its first map from those that the CPU gives the same map.
     rates : dict of str to float
         Permutations per second with "voxel" alone and with "tfce" besides; empty where the
         backend does not agree: speed without agreement is worth nothing.
@@ -83,17 +85,40 @@ def backends(
     return found
 
 
-def _tile(workload: Workload, backend: Backend) -> tuple[np.ndarray, np.ndarray]:
-    """Give z (TILE, V) and the largest TFCE scores (2, TILE) of the first tile."""
+Tile = tuple[np.ndarray, np.ndarray, float]
+
+
+def reference_block(workload: Workload) -> Workload:
+    """Keep as many voxels as the plain reference takes."""
+    effects = workload.imputations * len(workload.terms.j)
+    least, most = REFERENCE_VOXELS
+    return workload.first_voxels(min(max(REFERENCE_EFFECTS // effects, least), most))
+
+
+def first_tile(workload: Workload, backend: Backend) -> Tile:
+    """Give z (TILE, V) and the largest TFCE scores (2, TILE) of the first tile.
+
+    And the error of a device's enhanced map.
+    """
     problem = workload.problem()
     if backend.device is not None:
         engine = DeviceEngine(problem, workload.plan, backend.device, DEFAULT_STATISTICS)
         z = backend.device.empty((TILE, workload.space.n_voxels), np.float32)
-        engine.z_tile(0, z)
-        return backend.device.to_host(z), engine.maxima(0)["tfce"]
+        engine.fill(0, z)
+        maps = backend.device.to_host(z)
+        wanted = [TFCE.on("cpu")(s * maps[0], problem.neighbours) for s in (1, -1)]
+        off = np.abs(engine.enhanced(maps[:1])[:, 0] - wanted).max() / np.max(wanted)
+        return maps, engine.maxima(0)["tfce"], float(off)
     with ThreadPoolExecutor(1) as pool:
         z = z_tile(problem, workload.plan, 0, backend, pool)
-        return z, maxima_of(z, ("tfce",), problem, backend, pool)["tfce"]
+        return z, maxima_of(z, ("tfce",), problem, backend, pool)["tfce"], 0.0
+
+
+def errors(own: Tile, reference: Tile) -> tuple[float, float]:
+    """Largest difference of z and largest relative one of TFCE between two first tiles."""
+    (z, tfce, off), (wanted, largest, _) = own, reference
+    relative = np.abs(tfce - largest) / np.maximum(largest, 1e-30)
+    return float(np.abs(z - wanted.astype(np.float64)).max()), float(relative.max(initial=off))
 
 
 def bench(
@@ -121,18 +146,14 @@ def bench(
     All are held to the twin on one tile of permutations of a small block; `rate` then times larger
     pieces.
     """
-    effects = workload.imputations * len(workload.terms.j)
-    least, most = REFERENCE_VOXELS
-    block = workload.first_voxels(min(max(REFERENCE_EFFECTS // effects, least), most))
+    block = reference_block(workload)
     found = []
     with limited_threads(get_backend("numpy", 1)):
-        z, tfce = _tile(block, get_backend("numpy", 1))
+        reference = first_tile(block, get_backend("numpy", 1))
     for place in places:
         say(f"Measuring {place.name} ...")
         with limited_threads(place):
-            own_z, own_tfce = _tile(block, place)
-            dz = float(np.abs(own_z - z.astype(np.float64)).max())
-            dtfce = float((np.abs(own_tfce - tfce) / np.maximum(tfce, 1e-30)).max())
+            dz, dtfce = errors(first_tile(block, place), reference)
             measured = Measured(place.name, _where(place), block.space.n_voxels, dz, dtfce, {})
             if measured.agrees:
                 for name, statistics in (("voxel", ("voxel",)), ("tfce", DEFAULT_STATISTICS)):

@@ -183,7 +183,7 @@ def execute(
     )
     with claim as folder, limited_threads(analysis.backend):
         scratch = None if folder is None else scratch_of(analysis, layout, folder.partial)
-        problem, pooled, counts = build_problem(analysis, progress, timings, scratch)
+        problem, pooled, counts = build_problem(analysis, progress, timings, scratch, say)
         sides = _observed(analysis, problem)
         rule = stop_rule(analysis, sides)
         with timed(timings, "permutations"):

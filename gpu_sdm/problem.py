@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,8 +38,33 @@ def complete_effects(
     progress: Progress,
     timings: dict[str, float],
     scratch: Scratch | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> tuple[np.ndarray, dict[str, int]]:
-    """Estimate and impute (M, K, V) effects; where all are known take them as they are."""
+    """Estimate and impute (M, K, V) effects; where all are known take them as they are.
+
+    The likelihood runs on a GPU where there is one and it agrees with the CPU; `say` is called
+    where it does not. Where each permutation estimates again, all do so on the CPU.
+
+    Parameters
+    ----------
+    analysis : Analysis
+        From `prepare`.
+    progress : callable
+        Called with (stage, done, total).
+    timings : dict
+        Stage -> seconds; what this takes is added.
+    scratch : Scratch, optional
+        Files for the effects; in memory by default.
+    say : callable
+        Called with a sentence.
+
+    Returns
+    -------
+    effects : (M, K, V) float32
+        In memory or, with a `scratch`, in a file.
+    counts : dict of str to int
+        "voxels_not_converged" and "imputation_fallbacks", for run.json.
+    """
     settings, backend, space = analysis.settings, analysis.backend, analysis.space
     (x, criterion, discards), terms = analysis.likelihood, analysis.terms
     if analysis.imputations == 1:
@@ -58,6 +83,9 @@ def complete_effects(
             space,
             backend.name,
             lambda done, total: progress("likelihood", done, total),
+            compat=settings.sdm_compat,
+            device=None if analysis.refits else backend.device,
+            say=say,
         )
     with timed(timings, "imputation"):
         effects, fallbacks = impute(
@@ -88,17 +116,17 @@ def _refit(analysis: Analysis) -> Refit:
             model.dataset.studies, analysis.space, analysis.template, settings
         )
     return Refit(
-        analysis.bounds,
-        analysis.terms,
-        model.X,
-        model.criterion,
-        model.contrast[0],
-        analysis.discards,
-        model.dataset.names,
-        settings,
-        analysis.space,
-        analysis.backend,
-        relocation,
+        bounds=analysis.bounds,
+        terms=analysis.terms,
+        design=model.X,
+        criterion=model.criterion,
+        contrast=model.contrast[0],
+        discards=analysis.discards,
+        names=model.dataset.names,
+        settings=settings,
+        space=analysis.space,
+        backend=analysis.backend,
+        relocation=relocation,
     )
 
 
@@ -132,14 +160,27 @@ def build_problem(
     progress: Progress,
     timings: dict[str, float],
     scratch: Scratch | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> tuple[Problem, Pooled, dict[str, int]]:
     """Estimate, impute, pool and simulate subjects: all that the permutations need.
 
-    Effects and subject images go to files where a `scratch` is given.
+    Parameters
+    ----------
+    analysis, progress, timings, scratch, say
+        As for `complete_effects`; subject images go to files too.
+
+    Returns
+    -------
+    problem : Problem
+        For `gpu_sdm.permute.engine.permute`.
+    pooled : Pooled
+        The observed maps.
+    counts : dict of str to int
+        Those of `complete_effects`.
     """
     settings, backend, space = analysis.settings, analysis.backend, analysis.space
     x, terms, rows = analysis.design.X, analysis.terms, analysis.design.contrast
-    effects, counts = complete_effects(analysis, progress, timings, scratch)
+    effects, counts = complete_effects(analysis, progress, timings, scratch, say)
     with timed(timings, "pooling"):
         pooled = meta(effects, terms, x, rows[0], settings.tau2, space, backend.name)
         if len(rows) > 1:

@@ -17,6 +17,7 @@ from gpu_sdm.backend import Backend
 from gpu_sdm.backend.cuda import Device
 from gpu_sdm.config import Settings
 from gpu_sdm.data import Dataset, Peaks, Study, StudyTerms
+from gpu_sdm.environment import memory_bytes
 from gpu_sdm.io.volumes import load_space
 from gpu_sdm.permute.device import DeviceEngine
 from gpu_sdm.permute.engine import BLOCK, Forming, Problem, maxima_of, z_tile
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 FIELDS = 17  # distinct noise fields, repeated; prime, so that no study count falls in step
 PLAIN_BLOCK = 512  # voxels on which the plain reference is timed
 DEVICE_SECONDS = 1.0  # at least so long is a device timed
+HOST_SHARE = 0.7  # of the free memory, for the inputs of a device that is timed
 SMOOTHNESS = 2.0  # SD in voxels of the filter: TFCE meets clusters as in a z map
 # Groups of the built-in example: 11 studies, 525 subjects.
 N1 = (60, 24, 36, 30, 52, 28, 44, 22, 40, 26, 50)
@@ -146,8 +148,11 @@ class Workload:
         """
         fields, settings = self.fields[:, :n_voxels], self.settings
         m, k, v = self.imputations, len(self.terms.j), fields.shape[1]
+        effects = np.empty((m, k, v), np.float32)
+        for i, row in enumerate(effects.reshape(m * k, v)):
+            np.multiply(fields[i % FIELDS], np.float32(0.3), out=row)
         return Problem(
-            effects=np.resize(np.float32(0.3) * fields, (m, k, v)),
+            effects=effects,
             bank=self._bank(fields) if self.subjects else None,
             terms=self.terms,
             design=self.design,
@@ -212,10 +217,15 @@ def _host_rate(workload: Workload, statistics: tuple[str, ...], backend: Backend
             lambda: maxima_of(problem.observed_z[None], statistics, problem, backend, pool),
             compiled,
         )
-    return TILE * backend.threads / (tile + maxima)
+    return float(TILE * backend.threads / (tile + maxima))
 
 
 def _device_rate(workload: Workload, statistics: tuple[str, ...], device: Device) -> float:
+    whole, free = workload.space.n_voxels, memory_bytes()
+    needed = 4 * whole * (workload.imputations * len(workload.terms.j) + workload.subjects)
+    if free is not None and needed > HOST_SHARE * free:
+        # What an analysis keeps in files; the speed of a part, without the copies to the device.
+        workload = workload.first_voxels(max(1, int(whole * HOST_SHARE * free / needed)))
     engine = DeviceEngine(workload.problem(), workload.plan, device, statistics)
     engine.maxima(0)  # compiles, or loads what was compiled
     done, begin = 0, monotonic()
@@ -223,7 +233,7 @@ def _device_rate(workload: Workload, statistics: tuple[str, ...], device: Device
         group = engine.group
         engine.maxima(done, group // TILE)
         done += group
-    return done / (monotonic() - begin)
+    return done / (monotonic() - begin) * workload.space.n_voxels / whole
 
 
 def rate(workload: Workload, statistics: tuple[str, ...], backend: Backend) -> float:
@@ -237,7 +247,7 @@ def rate(workload: Workload, statistics: tuple[str, ...], backend: Backend) -> f
         What the maximum is taken of.
     backend : Backend
         Where. On the CPU one tile of a block of voxels and one map are timed and scaled up; a
-        device does whole tiles of the whole problem.
+        device does whole tiles of the whole problem, or of as much of it as fits the memory.
 
     Raises
     ------

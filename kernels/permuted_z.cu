@@ -4,7 +4,7 @@
            the warps of a block read the same effects, which reach them through L1.
    inputs  sums    (K, P, B) f32 permuted residual means of voxels block_first .. block_first + B
            share   (P, K) f32    f of gpu_sdm/ops/permuted_effects.py, divided by J
-           effects (M, K, V) f32 imputed Hedges g             all read-only, contiguous
+           effects (M, K, B) f32 imputed Hedges g of those    all read-only, contiguous
    output  z       (P, V) f32    voxels first .. last - 1 of every row, each written once
    math    permuted_effect.cuh, then DerSimonian-Laird per imputation and Rubin over M
            (random_effects.cuh); float32, held within 1e-4 of the float64 twin by a test
@@ -59,8 +59,8 @@ extern "C" __global__ void __launch_bounds__(BLOCK, 1)
   const long long rows = (n_permutations + R - 1) / R;
   const long long items = (last - first + LANES - 1) / LANES * rows * LANES;
   for (long long i = thread_id(); i < items; i += thread_count()) {
-    const long long v = first + i / LANES / rows * LANES + i % LANES;
-    if (v >= last) continue;
+    const long long here = first - block_first + i / LANES / rows * LANES + i % LANES;
+    if (here >= last - block_first) continue;
     const long long p0 = i / LANES % rows * R;
 
     const float* f[R];   // (K,) of each permutation
@@ -74,7 +74,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK, 1)
     for (int r = 0; r < R; ++r) {
       const long long p = p0 + r < n_permutations ? p0 + r : n_permutations - 1;
       f[r] = share + p * K;
-      at[r] = sums + p * block_size + v - block_first;
+      at[r] = sums + p * block_size + here;
 #if SUBJECTS && HOLD_SUMS
       UNROLL_STUDIES
       for (int k = 0; k < K; ++k) e[r][k] = at[r][(long long)k * stride];
@@ -95,7 +95,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK, 1)
     for (int r = 0; r < R; ++r) s[r].clear();
 #pragma unroll 1
     for (int k = 0; k < K; ++k) {
-      const float effect = __ldg(effects + k * n_voxels + v);
+      const float effect = __ldg(effects + k * block_size + here);
 #pragma unroll
       for (int r = 0; r < R; ++r) {
         float y1, w1;
@@ -109,9 +109,9 @@ extern "C" __global__ void __launch_bounds__(BLOCK, 1)
 
 #pragma unroll 1
     for (long long m = 0; m < n_imputations; ++m) {
-      const float* g = effects + m * K * n_voxels + v;
+      const float* g = effects + m * K * block_size + here;
       // Neither offsets nor shares are worth a register per study.
-      const int hop = forget((int)n_voxels), far = forget(stride);
+      const int hop = forget((int)block_size), far = forget(stride);
 #pragma unroll
       for (int r = 0; r < R; ++r) {
         s[r].clear();
@@ -169,6 +169,6 @@ extern "C" __global__ void __launch_bounds__(BLOCK, 1)
     }
 #pragma unroll
     for (int r = 0; r < R; ++r)
-      if (p0 + r < n_permutations) z[(p0 + r) * n_voxels + v] = rubin[r].z((int)n_imputations);
+      if (p0 + r < n_permutations) z[(p0 + r) * n_voxels + block_first + here] = rubin[r].z((int)n_imputations);
   }
 }

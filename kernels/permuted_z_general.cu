@@ -188,6 +188,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
   const long long items = (last - first + LANES - 1) / LANES * n_permutations * LANES;
   for (long long i = thread_id(); i < items; i += thread_count()) {
     const long long v = first + i / LANES / n_permutations * LANES + i % LANES;
+    const long long here = v - block_first;
     if (v >= last) continue;
     const long long p = i / LANES % n_permutations;
     float y[K], w[K];
@@ -196,9 +197,9 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
 #pragma unroll 1
       for (int k = 0; k < K; ++k) {
         const float e =
-            SUBJECTS ? __ldg(sums + (k * n_permutations + p) * block_size + v - block_first) : 0.0f;
+            SUBJECTS ? __ldg(sums + (k * n_permutations + p) * block_size + here) : 0.0f;
         permuted_effect(k, e, __ldg(share + p * K + k),
-                        __ldg(effects + (m * K + k) * n_voxels + v), 0.0f, y + k, w + k);
+                        __ldg(effects + (m * K + k) * block_size + here), 0.0f, y + k, w + k);
       }
       Fit fit;
       solve(y, w, estimate_tau2(y, w, &fit), &fit);

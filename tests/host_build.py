@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import re
 import shutil
 import subprocess
 import tempfile
+import weakref
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -20,14 +22,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpu_sdm.backend.kernels import _ENTRY, defines, source
+from gpu_sdm.backend.kernels import defines, source
 
 HEADER = Path(__file__).parent / "host" / "cuda_host.h"
+ENTRY = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(')
 FLAGS = ("-O2", "-std=c++17", "-fPIC", "-shared", "-march=native", "-ffp-contract=off", "-w")
 
 needs_compiler = pytest.mark.skipif(
     shutil.which("g++") is None, reason="HOST BUILD OF THE KERNELS NOT TESTED: g++ is absent"
 )
+
+
+def entries(text: str) -> list[str]:
+    """Names of the kernels that a text defines."""
+    return ENTRY.findall(text)
 
 
 @cache
@@ -36,7 +44,7 @@ def build(text: str, **knobs: int | str) -> ctypes.CDLL:
     glue = "".join(
         f'extern "C" void launch_{entry}(long long grid, long long block, void** args) '
         f"{{ host::launch({entry}, grid, block, args); }}\n"
-        for entry in _ENTRY.findall(text)
+        for entry in entries(text)
     )
     head = "#define HOST_BARRIERS 1\n" if "__syncthreads()" in text else ""
     whole = head + defines(knobs) + HEADER.read_text(encoding="utf-8") + text + glue
@@ -142,3 +150,36 @@ class HostDevice:
     def launch(self, compiled: HostKernel, grid: int, block: int, args: Sequence[Any]) -> None:
         self.launches.append((compiled.entry, grid, block))
         compiled(grid, self.block or block, args, seed=len(self.launches))
+
+    def mark(self) -> int:
+        return len(self.launches)
+
+    def wait(self, mark: int) -> None: ...
+
+
+class SmallDevice(HostDevice):
+    """One that has no more memory than it says, and counts what is held on it."""
+
+    def __init__(self, free: int, block: int = 8):
+        super().__init__(free, block=block)
+        self.held = self.peak = 0
+
+    def _let_go(self, size: int) -> None:
+        self.held -= size
+
+    def _hold(self, array: np.ndarray) -> np.ndarray:
+        self.held += array.nbytes
+        weakref.finalize(array, self._let_go, array.nbytes)
+        if self.held > self.free:
+            raise MemoryError
+        self.peak = max(self.peak, self.held)
+        return array
+
+    def free_bytes(self) -> int:
+        return self.free - self.held
+
+    def asarray(self, host: np.ndarray) -> np.ndarray:
+        return self._hold(super().asarray(host))
+
+    def empty(self, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+        return self._hold(super().empty(shape, dtype))

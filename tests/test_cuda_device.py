@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import types
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,10 @@ class Pool:
     def used_bytes(self) -> int:
         return 300
 
-    def free_all_blocks(self) -> None: ...
+    freed = 0
+
+    def free_all_blocks(self) -> None:
+        self.freed += 1
 
 
 def fake_cupy(
@@ -48,7 +53,7 @@ def fake_cupy(
             raise ImportError("libnvrtc.so.12: cannot open shared object file")
         return 12, 9
 
-    pool = Pool()
+    pool, page_locked = Pool(), Pool()
     return types.SimpleNamespace(
         cuda=types.SimpleNamespace(
             runtime=types.SimpleNamespace(
@@ -69,6 +74,7 @@ def fake_cupy(
             memory=types.SimpleNamespace(OutOfMemoryError=MemoryError),
         ),
         get_default_memory_pool=lambda: pool,
+        get_default_pinned_memory_pool=lambda: page_locked,
         asarray=np.asarray,
         asnumpy=np.asarray,
         empty=np.empty,
@@ -118,6 +124,20 @@ def test_both_cupys() -> None:
         open_gpu(fake_cupy(), ["cupy-cuda12x", "cupy-cuda13x"])
 
 
+def test_installed_cupys_are_found_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for folder, name in (
+        ("cupy_cuda13x-14.0.1.dist-info", "cupy-cuda13x"),
+        ("cupy_cuda12x-13.6.0.dist-info", "cupy-cuda12x"),
+        ("cupy_xarray-0.1.4.dist-info", "cupy-xarray"),
+    ):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "METADATA").write_text(f"Name: {name}\nVersion: 1\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert cuda.installed_cupys() == ["cupy-cuda12x", "cupy-cuda13x"]
+    monkeypatch.setattr(sys, "path", [])
+    assert cuda.installed_cupys() == []
+
+
 @pytest.mark.parametrize("value", ["", " ", "-1"])
 def test_hidden_gpus(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
@@ -148,6 +168,22 @@ def test_a_gpu_that_answers() -> None:
     assert cupy.get_default_memory_pool().limit == 1_000
     assert device.free_bytes() == 700
     assert open_gpu(fake_cupy()).free_bytes() == 5_100
+    device.release()
+    pools = cupy.get_default_memory_pool(), cupy.get_default_pinned_memory_pool()
+    assert [pool.freed for pool in pools] == [1, 1]
+
+
+def test_marks_are_events_of_the_queue_in_use() -> None:
+    waited: list[int] = []
+    cupy = fake_cupy()
+    cupy.cuda.get_current_stream = lambda: types.SimpleNamespace(
+        record=lambda: types.SimpleNamespace(synchronize=lambda: waited.append(1))
+    )
+    device = open_gpu(cupy)
+    mark = device.mark()
+    assert not waited
+    device.wait(mark)
+    assert waited == [1]
 
 
 def test_arrays_cross_contiguous_and_products_fill_what_they_are_given() -> None:

@@ -45,4 +45,5 @@ def test_the_whole_analysis_is_that_of_the_cpu(inputs, changes):  # noqa: F811
             assert moved.max() < 1.01
             assert (moved > 0.5).mean() < 0.02
         else:
-            np.testing.assert_array_equal(found.maps[name], values)
+            # Float32 of what the likelihood's kernels give to 1e-13; some p and masks are exact.
+            np.testing.assert_allclose(found.maps[name], values, rtol=1e-5, atol=1e-6)

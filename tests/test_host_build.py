@@ -6,9 +6,9 @@ import multiprocessing
 
 import numpy as np
 import pytest
-from host_build import HostDevice, HostKernel, build, needs_compiler
+from host_build import HostDevice, HostKernel, build, entries, needs_compiler
 
-from gpu_sdm.backend.kernels import KERNELS, entries, source
+from gpu_sdm.backend.kernels import KERNELS, source
 from gpu_sdm.rng import philox
 
 pytestmark = needs_compiler
@@ -72,10 +72,11 @@ def _run_half(text: str) -> None:
 
 def test_every_kernel_is_tested_here() -> None:
     known = {
-        "permuted_z", "permuted_z_general", "max_statistic", "max_tfce", "max_cluster",
+        "permuted_z", "permuted_z_general", "max_statistic", "max_tfce", "max_cluster", "tfce_map",
         "exceedances", "permutation_weights", "permutation_share",
+        "fit_bounds_start", "fit_bounds_drop", "fit_tau2_grid", "fit_tau2_valleys",
     }  # fmt: skip
-    assert {e for p in KERNELS.glob("*.cu") for e in entries(p.name)} == known
+    assert {e for p in KERNELS.glob("*.cu") for e in entries(source(p.name))} == known
 
 
 def test_headers_are_inlined_once() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from gpu_sdm.errors import OutOfMemory
@@ -13,6 +16,7 @@ BRAIN = 193_768  # voxels of the 2 mm mask
 SMALL = Sizes(11, 50, BRAIN, 525)
 MIDDLE = Sizes(50, 50, BRAIN, 1_000)
 LARGE = Sizes(135, 50, BRAIN, 3_000)
+HUGE = Sizes(1_000, 50, BRAIN, 20_000)
 GB = 10**9
 
 
@@ -34,29 +38,99 @@ def test_memory_decides_what_is_in_flight_and_no_bit() -> None:
 
 def test_the_count_of_bytes_is_what_the_arrays_take() -> None:
     sizes = Sizes(3, 4, 100, 20)
-    assert sizes.resident_bytes() == 4 * (4 * 3 * 100 + 20 * 100 + 6 * 100)
+    assert sizes.input_bytes(1) == 4 * (4 * 3 * 100 + 20 * 100 + 6 * 100)
+    assert sizes.input_bytes(0) == sizes.input_bytes(1)  # the only block is there in passing
+    assert sizes.slab_bytes() == 4 * (4 * 3 + 20) * 100
     scratch = 2 * launch.scratch_words(100)
     assert sizes.working_bytes(2, 2) == 4 * (
-        3 * TILE * 100 + 2 * TILE * 100 + TILE * (20 + 6) + scratch
+        3 * TILE * 100 + 2 * TILE * 100 + 2 * TILE * (20 + 6) + scratch
     )
 
 
+@pytest.mark.parametrize(
+    ("sizes", "free", "stay"),
+    [(LARGE, 5.6 * GB, 3), (LARGE, 2 * GB, 0), (HUGE, 5.6 * GB, 0), (HUGE, 24 * GB, 6)],
+)
+def test_what_does_not_fit_at_once_goes_through_in_blocks(
+    sizes: Sizes, free: float, stay: int
+) -> None:
+    """Blocks on the device and permutations of a pass: the fewest bytes to copy for a tile."""
+    plan = launch.plan_launches(sizes, int(free), 30, tfce=True)
+    blocks = launch.n_blocks(sizes)
+    assert stay <= plan.resident < blocks
+    assert plan.tiles == launch.PASS_TILES
+    assert plan.voxel_block == launch.voxel_block(sizes)
+    working = sizes.working_bytes(plan.tiles, plan.tfce_blocks)
+    assert plan.needed == sizes.input_bytes(plan.resident) + working <= launch.USABLE * free
+    assert plan.needed + sizes.slab_bytes() > launch.USABLE * free  # no other block could stay
+
+
+def test_the_table_of_the_docs_is_the_plan() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "howto" / "gpu.md").read_text(encoding="utf-8")
+    for sizes in (SMALL, MIDDLE, LARGE, HUGE):
+        (row,) = re.findall(
+            rf"^\| {sizes.n_studies:,}, {sizes.n_subjects:,} \| (.*) \|$", page, re.MULTILINE
+        )
+        for says, free in zip(row.split(" | "), (2, 6, 24), strict=True):
+            try:
+                plan = launch.plan_launches(sizes, free * GB, 30, tfce=True)
+            except OutOfMemory as exc:
+                needs = str(exc).split("at least ")[1].split(" on the")[0]
+                assert says == f"refused: needs {needs}"
+                continue
+            stays, blocks = plan.resident, launch.n_blocks(sizes)
+            start = "all stays" if stays == blocks else f"{stays} of {blocks}"
+            assert says.startswith(start)
+
+
+def test_more_memory_never_means_more_to_copy() -> None:
+    for sizes in (LARGE, HUGE):
+        copies = []
+        for free in range(4 * GB, 80 * GB, GB // 2):
+            plan = launch.plan_launches(sizes, free, 30, tfce=True)
+            stays = plan.resident == launch.n_blocks(sizes)
+            copies.append(0 if stays else (launch.n_blocks(sizes) - plan.resident) / plan.tiles)
+        assert copies == sorted(copies, reverse=True)
+        assert copies[-1] == 0 < copies[0]
+
+
+@pytest.mark.parametrize("sizes", [SMALL, MIDDLE, LARGE, HUGE, Sizes(2_000, 50, BRAIN, 50_000)])
+def test_blocks_are_even_and_fit_a_small_card(sizes: Sizes) -> None:
+    width, blocks = launch.voxel_block(sizes), launch.n_blocks(sizes)
+    assert width % launch.LEAST_WIDTH == 0
+    sums = 4 * sizes.n_studies * TILE * width
+    assert sizes.slab_bytes() + sums <= launch.SLAB_BYTES or width == launch.LEAST_WIDTH
+    last = sizes.n_voxels - (blocks - 1) * width
+    assert width - blocks * launch.LEAST_WIDTH <= last <= width
+
+
 def test_what_does_not_fit_says_what_it_needs_and_what_is_there() -> None:
-    with pytest.raises(OutOfMemory, match=r"need at least 8\.9 GB .* 135 studies.* 6\.0 GB are"):
-        launch.plan_launches(LARGE, 6 * GB, 30, tfce=True)
+    with pytest.raises(OutOfMemory, match=r"need at least 3\.8 GB .* 1000 studies.* 3\.5 GB are"):
+        launch.plan_launches(HUGE, int(3.5 * GB), 30, tfce=True)
     with pytest.raises(OutOfMemory, match="use fewer imputations, larger voxels"):
         launch.plan_launches(SMALL, 10**6, 30, tfce=False)
 
 
-def test_halving_goes_from_tiles_to_blocks_to_an_error() -> None:
-    plan = launch.plan_launches(SMALL, 140 * GB, 132, tfce=True)
+def test_halving_goes_from_tiles_to_blocks_to_passes_to_an_error() -> None:
+    plan = launch.plan_launches(MIDDLE, 140 * GB, 132, tfce=True)
     seen = []
     with pytest.raises(OutOfMemory):  # noqa: PT012
         while True:
-            seen.append((plan.tiles, plan.tfce_blocks))
-            plan = launch.halve(plan, SMALL, GB)
-    assert seen[:5] == [(8, 264), (4, 264), (2, 264), (1, 264), (1, 132)]
-    assert seen[-1] == (1, 1)
+            seen.append((plan.tiles, plan.tfce_blocks, plan.resident))
+            plan = launch.halve(plan, MIDDLE, GB)
+    assert seen[:5] == [(8, 264, 4), (4, 264, 4), (2, 264, 4), (1, 264, 4), (1, 132, 4)]
+    assert seen[-3:] == [(1, 1, 4), (1, 1, 1), (1, 1, 0)]
+    plan = launch.plan_launches(LARGE, 6 * GB, 30, tfce=True)
+    assert launch.halve(plan, LARGE, GB).resident == plan.resident // 2
+    for sizes in (SMALL, MIDDLE, LARGE, HUGE):  # every step asks for less
+        plan = launch.plan_launches(sizes, 140 * GB, 132, tfce=True)
+        bytes_ = [plan.needed]
+        with pytest.raises(OutOfMemory):  # noqa: PT012
+            while True:
+                plan = launch.halve(plan, sizes, GB)
+                working = sizes.working_bytes(plan.tiles, plan.tfce_blocks)
+                bytes_.append(sizes.input_bytes(plan.resident) + working)
+        assert bytes_ == sorted(set(bytes_), reverse=True)
 
 
 def test_without_tfce_no_scratch_is_asked_for() -> None:

@@ -26,7 +26,7 @@ class Backend:
     threads : int
         Worker threads; results do not depend on it.
     device : Device, optional
-        Where the permutations run, for "cuda"; all else runs as "cpu".
+        Where the likelihood and the permutations run, for "cuda"; all else runs as "cpu".
     """
 
     name: str

@@ -18,7 +18,6 @@ KERNELS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "kern
 OPTIONS = ("-std=c++17",)
 
 _INCLUDE = re.compile(r'^#include "([^"]+)"\n', re.MULTILINE)
-_ENTRY = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(')
 
 
 def source(name: str) -> str:
@@ -51,11 +50,6 @@ def source(name: str) -> str:
 def defines(knobs: dict[str, int | str]) -> str:
     """Give the lines that set the knobs of a kernel, in a fixed order."""
     return "".join(f"#define {name} {value}\n" for name, value in sorted(knobs.items()))
-
-
-def entries(name: str) -> list[str]:
-    """Names of the kernels a file defines."""
-    return _ENTRY.findall(source(name))
 
 
 @cache

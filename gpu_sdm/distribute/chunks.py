@@ -7,7 +7,6 @@ from concurrent.futures import CancelledError
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from time import monotonic
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,9 +41,9 @@ class Chunks:
 
     def __init__(self, client: Client, inputs: Inputs, size: int, say: Callable[[str], None]):
         self._client, self._inputs, self._size, self._say = client, inputs, size, say
-        self._done: SimpleQueue[Future] = SimpleQueue()
+        self._done: SimpleQueue[Future[Any]] = SimpleQueue()
         self._sent: dict[str, tuple[int, int]] = {}  # key -> permutations
-        self._futures: dict[str, Future] = {}
+        self._futures: dict[str, Future[Any]] = {}
         self._deaths: dict[int, int] = {}
         self._shared: Any = None
         self._times_sent = 0
@@ -53,12 +52,7 @@ class Chunks:
     def __enter__(self) -> Chunks:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with suppress(Exception):  # the scheduler may be gone
             self._client.cancel(list(self._futures.values()), force=True)
         self._futures.clear()
@@ -124,7 +118,9 @@ class Chunks:
         self._sent[key], self._futures[key] = (start, stop), future
         future.add_done_callback(self._done.put)
 
-    def _take(self, future: Future, ready: dict[int, tuple[int, dict[str, np.ndarray]]]) -> None:
+    def _take(
+        self, future: Future[Any], ready: dict[int, tuple[int, dict[str, np.ndarray]]]
+    ) -> None:
         """Take a chunk that came back, or send it again where its worker was lost."""
         from distributed import KilledWorker
 

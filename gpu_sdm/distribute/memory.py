@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from gpu_sdm.environment import memory_bytes
 from gpu_sdm.errors import OutOfMemory
-from gpu_sdm.permute.engine import BLOCK
+from gpu_sdm.permute import launch
+from gpu_sdm.permute.engine import BLOCK, COMPLETE
 from gpu_sdm.permute.plan import TILE, TILES_TOGETHER
+from gpu_sdm.permute.voxel_blocks import AHEAD
 from gpu_sdm.stages.impute import MOST
 from gpu_sdm.stages.meta import BLOCK as POOLED
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 # Python, libraries, template and compiled code, before any study is held.
 BASE_BYTES = 900_000_000
+UPLOADS = AHEAD + 1  # voxel blocks on their way to a GPU: being read, and in page-locked memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +68,13 @@ def _working(analysis: Analysis, threads: int, tiles: int) -> int:
     effects = analysis.imputations * k
     drawn = max(4 * min(MOST, effects * v), 12 * effects * min(POOLED, v))
     sums = 4 * k * TILE * min(BLOCK, v) + 16 * TILE * k * 128
-    maps = 4 * v * ((tiles + 1) * TILE + 30)
-    return BASE_BYTES + 8 * k * v + max(drawn, threads * max(images, sums)) + maps
+    together = tiles if images or analysis.imputations > 1 else max(tiles, COMPLETE)
+    maps = 4 * v * ((together + 1) * TILE + 30)
+    upload = 0
+    if analysis.backend.device is not None:
+        sizes = launch.Sizes(k, analysis.imputations, v, _subjects(analysis))
+        upload = UPLOADS * sizes.slab_bytes()
+    return BASE_BYTES + 8 * k * v + max(drawn, threads * max(images, sums), upload) + maps
 
 
 def memory_needed(analysis: Analysis) -> int:

@@ -64,7 +64,7 @@ def stop_rule(
     value = float(observed[statistic][side][voxel])
     tolerance = TIE_TOLERANCE.get(statistic, 0.0) * (1.0 if statistic == "voxel" else abs(value))
     x, y, z = (float(v) for v in space.mm(np.array([voxel]))[0])
-    return StopRule((x, y, z), voxel, statistic, side, value, value - tolerance, hits)
+    return StopRule((x, y, z), statistic, side, value, value - tolerance, hits)
 
 
 def accuracy(rule: StopRule, state: NullState) -> str:

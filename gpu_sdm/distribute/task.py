@@ -77,7 +77,6 @@ def chunk_maxima(inputs: Inputs, start: int, stop: int) -> dict[str, np.ndarray]
         if problem.refit is not None:
             problem = replace(problem, refit=replace(problem.refit, backend=backend))
         on_cpu = problem.rows is not None or problem.refit is not None
-        on_cpu = on_cpu or not isinstance(problem.effects, np.ndarray)
         with limited_threads(backend):
             if backend.device is not None and not on_cpu:
                 if inputs.name not in _engines:

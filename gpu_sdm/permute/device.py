@@ -9,10 +9,10 @@ import numpy as np
 
 from gpu_sdm.backend.cuda import Device
 from gpu_sdm.ops.permuted_effects import study_coefficients
-from gpu_sdm.ops.tfce import STEP_SUM
 from gpu_sdm.permute import launch
-from gpu_sdm.permute.null import refuse_nan
+from gpu_sdm.permute.device_maxima import DeviceMaxima
 from gpu_sdm.permute.plan import TILE, PermutationPlan, Plan
+from gpu_sdm.permute.voxel_blocks import VoxelBlocks
 from gpu_sdm.permute.weights import DeviceWeights, HostWeights
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class DeviceEngine:
     Parameters
     ----------
     problem : Problem
-        The analysis.
+        The analysis; its effects and residuals may lie in files.
     plan : Plan
         The permutations. Those of a `PermutationPlan` are drawn on the device.
     device : Device
@@ -72,8 +72,8 @@ class DeviceEngine:
         self.problem, self.device, self.statistics, self.say = problem, device, statistics, say
         bank, (m, k, v) = problem.bank, problem.effects.shape
         n = sum(len(r) for r in bank.residuals) if bank is not None else 0
-        self._clusters = {"cluster-extent", "cluster-mass"} & set(statistics)
-        self.sizes = launch.Sizes(k, m, v, n, 32 if self._clusters else 6)
+        clusters = {"cluster-extent", "cluster-mass"} & set(statistics)
+        self.sizes = launch.Sizes(k, m, v, n, 32 if clusters else 6)
         device.use()
         self.launch = launch.plan_launches(
             self.sizes, device.free_bytes(), device.processors, set(statistics) != {"voxel"}
@@ -86,11 +86,7 @@ class DeviceEngine:
             if random
             else HostWeights(plan, coefficients[:, 0], device, bank is not None)
         )
-        try:
-            self._upload()
-        except device.memory_error as exc:
-            blocks = self.launch.tfce_blocks
-            raise launch.too_large(self.sizes, blocks, device.free_bytes()) from exc
+        self._upload()
 
     def _prepare_kernels(self, coefficients: np.ndarray) -> None:
         problem, device = self.problem, self.device
@@ -113,29 +109,47 @@ class DeviceEngine:
             self._constants["DESIGN"] = device.asarray(basis)
             self._constants["CONTRAST"] = device.asarray(combination)
         self._z_kernel = device.kernel(f"{file}.cu", file, **self._knobs)
-        self._max_kernel = device.kernel("max_statistic.cu", "max_statistic")
-        if "tfce" in self.statistics:
-            self._tfce_kernel = device.kernel("max_tfce.cu", "max_tfce")
-        if self._clusters:
-            assert problem.forming is not None
-            joined = problem.forming.neighbours.shape[1]
-            self._cluster_kernel = device.kernel("max_cluster.cu", "max_cluster", NEIGHBOURS=joined)
 
     def _upload(self) -> None:
-        """Copy what every permutation reads; residuals in the voxel blocks of the products."""
-        problem, device, v = self.problem, self.device, self.sizes.n_voxels
-        width = self.launch.voxel_block
-        self._blocks = [slice(a, min(a + width, v)) for a in range(0, v, width)]
-        self._effects = device.asarray(problem.effects)
-        residuals = problem.bank.residuals if problem.bank is not None else ()
-        self._residuals = [[device.asarray(r[:, b]) for r in residuals] for b in self._blocks]
-        if "tfce" in self.statistics:
-            self._neighbours = device.asarray(problem.neighbours)
-            self._step_sum = device.asarray(np.array(STEP_SUM))
-        if self._clusters:
-            assert problem.forming is not None
-            self._box = device.asarray(problem.forming.neighbours)
-            self._threshold = np.float32(problem.forming.threshold)
+        """Copy what every permutation reads, or as much of it as there is room for."""
+        problem, device = self.problem, self.device
+        self._blocks = VoxelBlocks(problem, device, self.launch.voxel_block)
+        try:
+            self._maxima = DeviceMaxima(problem, device, self.statistics)
+        except device.memory_error as exc:
+            blocks = self.launch.tfce_blocks
+            raise launch.too_large(self.sizes, blocks, device.free_bytes()) from exc
+        while not self._kept():
+            self._shrink()
+        if self.launch.resident < len(self._blocks):
+            self.say(f"Effects and subject images do not fit the GPU: {self._passes()}")
+
+    def _kept(self) -> bool:
+        """Copy the blocks that stay; whether there was room."""
+        try:
+            self._blocks.keep(self.launch.resident)
+        except self.device.memory_error:
+            return False
+        return True
+
+    def _passes(self) -> str:
+        """Say what stays on the device and what goes through it."""
+        stay, blocks = self.launch.resident, len(self._blocks)
+        return (
+            f"{stay} of {blocks} blocks of voxels stay there, the others are copied there for "
+            f"every {self.group} permutations (the result does not change)."
+        )
+
+    def _shrink(self) -> None:
+        """Take the next smaller plan, and say so."""
+        self.launch = launch.halve(self.launch, self.sizes, self.device.free_bytes())
+        self._blocks.drop(self.launch.resident)
+        self.device.release()
+        whole = f"going on with {self.group} permutations at once (the result does not change)."
+        self.say(
+            "The GPU is short of memory; "
+            + (whole if self.launch.resident == len(self._blocks) else self._passes())
+        )
 
     @property
     def group(self) -> int:
@@ -177,104 +191,73 @@ class DeviceEngine:
         done = 0
         while done < tiles:
             now = min(self.launch.tiles, tiles - done)
-            try:
-                parts.append(self._group(start + done * TILE, now))
-            except self.device.memory_error:
-                self.device.release()
-                self.launch = launch.halve(self.launch, self.sizes, self.device.free_bytes())
-                self.say(
-                    f"The GPU is short of memory; going on with {self.group} permutations at once "
-                    "(the result does not change)."
-                )
+            found = self._group(start + done * TILE, now)
+            if found is None:
+                self._shrink()
                 continue
+            parts.append(found)
             done += now
         return {name: np.concatenate([p[name] for p in parts], axis=1) for name in parts[0]}
 
-    def _group(self, start: int, tiles: int) -> dict[str, np.ndarray]:
-        z = self.device.empty((tiles * TILE, self.sizes.n_voxels), np.float32)
-        for t in range(tiles):
-            self.z_tile(start + t * TILE, z[t * TILE : (t + 1) * TILE])
-        found = {"voxel": self._max_statistic(z, start)}
-        if "tfce" in self.statistics:
-            found["tfce"] = self._max_tfce(z)
-        if self._clusters:
-            found["cluster-extent"], found["cluster-mass"] = self._max_cluster(z)
-        return {name: values for name, values in found.items() if name in self.statistics}
+    def _group(self, start: int, tiles: int) -> dict[str, np.ndarray] | None:
+        """Maxima of the tiles in flight; None, with nothing held, where memory has run out."""
+        try:
+            z = self.device.empty((tiles * TILE, self.sizes.n_voxels), np.float32)
+            self.fill(start, z)
+            return self._maxima.of(z, start, self.launch.tfce_blocks)
+        except self.device.memory_error:
+            return None
 
-    def z_tile(self, start: int, z: Any) -> None:
-        """Fill z (TILE, V) on the device with the maps of the tile from `start`."""
-        device, sizes = self.device, self.sizes
-        weights, share = self._weights.tile(start)
+    def enhanced(self, z: np.ndarray) -> np.ndarray:
+        """TFCE scores (2, P, V) float64 of all voxels of maps z (P, V), positive side first.
+
+        Where "tfce" is among the statistics. What a voxel gets is what `gpu_sdm.ops.tfce` gives.
+        """
+        self.device.use()
+        on_device = self.device.asarray(np.asarray(z, np.float32))
+        return self._maxima.enhanced(on_device, self.launch.tfce_blocks)
+
+    def fill(self, start: int, z: Any) -> None:
+        """Fill z (tiles * TILE, V) on the device with the maps of the permutations from `start`."""
+        tiles = [z[first : first + TILE] for first in range(0, len(z), TILE)]
+        drawn = [self._weights.tile(start + t * TILE) for t in range(len(tiles))]
         for name, values in self._constants.items():
-            device.constant(self._z_kernel, name, values)
-        together = int(self._knobs.get("R", 1))
-        for i, block in enumerate(self._blocks):
-            width = block.stop - block.start
-            sums = share  # not read where whole studies are exchanged
-            if weights is not None:
-                sums = device.empty((sizes.n_studies, TILE, width), np.float32)
-                for k, w in enumerate(weights):
-                    device.matmul(w, self._residuals[i][k], sums[k])
-            for first, last in launch.voxel_launches(block.start, block.stop, sizes, self._cost):
-                items = launch.permuted_z_items(last - first, TILE, together)
-                numbers = [
-                    sizes.n_imputations, TILE, sizes.n_voxels, block.start, width, first, last,
-                ]  # fmt: skip
-                if self._mean:
-                    numbers.append(sizes.n_studies)
-                device.launch(
-                    self._z_kernel,
-                    launch.grid(items, launch.BLOCK, 8 * device.processors),
-                    launch.BLOCK,
-                    [sums, share, self._effects, z, *map(np.int64, numbers)],
-                )
+            self.device.constant(self._z_kernel, name, values)
 
-    def _max_statistic(self, z: Any, start: int) -> np.ndarray:
-        device, (n_maps, n_voxels) = self.device, z.shape
-        best = device.empty((2, n_maps), np.float32)
-        device.launch(
-            self._max_kernel,
-            n_maps,
-            launch.MAP_BLOCK,
-            [z, best, np.int64(n_maps), np.int64(n_voxels)],
-        )
-        values = device.to_host(best)
-        if np.isnan(values).any():
-            row = int(np.flatnonzero(np.isnan(values[0]))[0])
-            refuse_nan(device.to_host(z[row]), self.problem.space, start + row)
-        return values
+        def work(voxels: slice, effects: Any, residuals: list[Any]) -> None:
+            for (weights, share), maps in zip(drawn, tiles, strict=True):
+                self._z_block(voxels, effects, residuals, weights, share, maps)
 
-    def _max_cluster(self, z: Any) -> np.ndarray:
-        """Largest extent and mass of each map: (2, 2, P) float64, positive side first."""
-        device, (n_maps, n_voxels) = self.device, z.shape
-        blocks = min(self.launch.tfce_blocks, 2 * n_maps)
-        # Less than the scratch of max_tfce, for which the plan has made room.
-        scratch = device.empty((blocks, 4 * n_voxels), np.int32)
-        best = device.empty((2, 2, n_maps), np.float64)
-        sizes = np.int64(n_maps), np.int64(n_voxels)
-        device.launch(
-            self._cluster_kernel,
-            blocks,
-            launch.MAP_BLOCK,
-            [z, self._box, best, scratch, self._threshold, *sizes],
-        )
-        return device.to_host(best)
+        self._blocks.keep(self.launch.resident)
+        self._blocks.each(work)
 
-    def _max_tfce(self, z: Any) -> np.ndarray:
-        device, (n_maps, n_voxels) = self.device, z.shape
-        blocks = self.launch.tfce_blocks
-        scratch = device.empty((blocks, launch.scratch_words(n_voxels)), np.int32)
-        rows = max(1, blocks * launch.MAPS_PER_BLOCK // 2)
-        parts = []
-        for first in range(0, n_maps, rows):
-            maps = z[first : first + rows]
-            best = device.empty((2, len(maps)), np.float64)
-            sizes = np.int64(len(maps)), np.int64(n_voxels)
+    def _z_block(
+        self,
+        voxels: slice,
+        effects: Any,
+        residuals: list[Any],
+        weights: list[Any] | None,
+        share: Any,
+        z: Any,
+    ) -> None:
+        """Fill one block of voxels of the maps z (TILE, V)."""
+        device, sizes = self.device, self.sizes
+        together, width = int(self._knobs.get("R", 1)), voxels.stop - voxels.start
+        sums = share  # not read where whole studies are exchanged
+        if weights is not None:
+            sums = device.empty((sizes.n_studies, TILE, width), np.float32)
+            for k, (w, r) in enumerate(zip(weights, residuals, strict=True)):
+                device.matmul(w, r, sums[k])
+        for first, last in launch.voxel_launches(voxels.start, voxels.stop, sizes, self._cost):
+            items = launch.permuted_z_items(last - first, TILE, together)
+            numbers = [
+                sizes.n_imputations, TILE, sizes.n_voxels, voxels.start, width, first, last,
+            ]  # fmt: skip
+            if self._mean:
+                numbers.append(sizes.n_studies)
             device.launch(
-                self._tfce_kernel,
-                min(blocks, 2 * len(maps)),
-                launch.MAP_BLOCK,
-                [maps, self._neighbours, self._step_sum, best, scratch, *sizes],
+                self._z_kernel,
+                launch.grid(items, launch.BLOCK, 8 * device.processors),
+                launch.BLOCK,
+                [sums, share, effects, z, *map(np.int64, numbers)],
             )
-            parts.append(best)
-        return np.concatenate([device.to_host(p) for p in parts], axis=1)

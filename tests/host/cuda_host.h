@@ -20,6 +20,7 @@
 #define __device__
 #define __constant__
 #define __forceinline__ inline
+#define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
 #define __shared__ static
 
@@ -182,6 +183,8 @@ inline int now(const int* p) {
 
 inline const float* forget(const float* p) { return p; }
 inline float __ldg(const float* p) { return *p; }
+inline double __ldg(const double* p) { return *p; }
+inline double rsqrt(double x) { return 1.0 / std::sqrt(x); }
 inline int forget(int n) { return n; }
 
 inline unsigned float_bits(float x) {
