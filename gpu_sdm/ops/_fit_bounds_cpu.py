@@ -10,7 +10,7 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from gpu_sdm.ops._fit_bounds_design import drop_study, newton, weigh
+from gpu_sdm.ops._fit_bounds_design import drop_study, newton
 from gpu_sdm.ops._fit_bounds_tau2 import fit_tau2
 from gpu_sdm.ops._fit_bounds_terms import (
     MAX_DOUBLINGS,
@@ -22,6 +22,7 @@ from gpu_sdm.ops._fit_bounds_terms import (
     fill,
     study_slope,
     study_terms,
+    weigh,
 )
 
 
@@ -180,7 +181,7 @@ def fit_mean(first, last, lower, upper, c, v2, X, crit, grid, beta, tau2, discar
 
 @nb.njit(cache=True, nogil=True)
 def fit_design(first, last, lower, upper, c, v2, X, crit, grid, beta, tau2, discarded, converged):  # type: ignore[no-untyped-def]
-    """Fit voxels `first` to `last` for a design of any width; fills as `fit_mean`, beta (Q, V)."""
+    """Fit voxels `first` to `last` for a design of any width: as `fit_mean`, but beta (Q, V)."""
     n, q = X.shape
     w, at, base = np.empty((9, n)), np.zeros((5, n)), np.zeros((5, n))
     keep, fine = np.empty(n, np.bool_), np.empty(n, np.bool_)

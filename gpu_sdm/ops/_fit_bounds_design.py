@@ -10,6 +10,8 @@ import numpy as np
 from gpu_sdm.ops._fit_bounds_terms import (
     MAX_HALVINGS,
     MAX_STEPS,
+    SURE_SHIFTS,
+    SURE_STUDIES,
     TIE,
     all_terms,
     converged_step,
@@ -140,8 +142,9 @@ def newton(beta, X, w, keep, skip, at):  # type: ignore[no-untyped-def]
 def drop_study(beta, X, crit, w, keep, at, base, value, fit, fine, guess):  # type: ignore[no-untyped-def]
     """Study whose absence makes |crit . beta| smallest; its optimum is left in `fit`.
 
-    Studies are solved in order of the criterion that one Newton step predicts. A study is passed
-    over when even twice its predicted shift could not reach the best value found.
+    Studies are solved in order of the criterion that one Newton step predicts. Of many studies one
+    is passed over when even SURE_SHIFTS times its predicted shift could not reach the best value
+    found.
     """
     n, q = X.shape
     total(beta, X, w, keep, -1, base)
@@ -168,7 +171,7 @@ def drop_study(beta, X, crit, w, keep, at, base, value, fit, fine, guess):  # ty
         if k < 0:
             break
         solved[k] = True
-        if guess[k] - abs(fit[k, 0]) > best + TIE:
+        if n > SURE_STUDIES and abs(now) - SURE_SHIFTS * abs(fit[k, 0]) > best + TIE:
             continue
         for p in range(q):
             fit[k, p] = beta[p]
