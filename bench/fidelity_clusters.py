@@ -1,17 +1,23 @@
-"""Stage 3: significant voxels and peaks, ours against SDM-PSI's."""
+"""Stage 3: significant voxels and peaks, ours against SDM-PSI's, and against another run of ours.
+
+SDM-PSI's report lists every cluster at voxelwise FWE p <= .001 of 50 voxels or more by its peak and
+below it its local peaks, the local maxima (26 neighbours) of those clusters; ours are found so too.
+"""
 
 from __future__ import annotations
 
 import numpy as np
-from fidelity_data import SIDES, sdm_maps, sdm_maxima, sdm_p
+from fidelity_data import SIDES, enge, sdm_maps, sdm_maxima, sdm_p
 from fidelity_ledger import Bar, Ledger
+from fidelity_maps import AGAIN, mean_model
 from fidelity_null import FULL, STATISTICS, replay
 from fidelity_scores import Peak, cluster_peaks, dice, nearest
 
+from gpu_sdm.clusters import blobs
 from gpu_sdm.findings.peaks import local_maxima
 from gpu_sdm.inference import corrected_maps, critical_value
 from gpu_sdm.ops.tfce import TFCE
-from gpu_sdm.permute.engine import TIE_TOLERANCE, Problem
+from gpu_sdm.permute.engine import TIE_TOLERANCE
 from gpu_sdm.spaces import Space
 
 ALPHAS = (0.05, 0.001)
@@ -20,10 +26,10 @@ PEAK_BAR = Bar(high=6)  # mm
 PEAK_ALPHA, PEAK_VOXELS = 0.001, 50  # of SDM-PSI's own report
 
 
-def statistics_of(problem: Problem) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def statistics_of(z: np.ndarray, space: Space) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Statistic -> our map (V,) of each side: z and -z, or the TFCE of either."""
-    z, enhance = problem.observed_z, TFCE.on("cpu")
-    pos, neg = (enhance(sign * z, problem.neighbours) for sign in (1, -1))
+    enhance, beside = TFCE.on("cpu"), space.neighbours()
+    pos, neg = (enhance(sign * z, beside) for sign in (1, -1))
     return {"voxel": (z, -z), "tfce": (pos, neg)}
 
 
@@ -44,30 +50,35 @@ def passing(p: np.ndarray, alpha: float) -> np.ndarray:
 
 
 def overlaps(
-    ledger: Ledger, part: str, ours: dict[tuple[str, str], np.ndarray], space: Space, start: str,
-    permutations: int,
+    ledger: Ledger, part: str, ours: dict[tuple[str, str], np.ndarray],
+    again: dict[tuple[str, str], np.ndarray], space: Space, start: str, permutations: int,
 ) -> None:  # fmt: skip
-    """Enter voxel counts and Dice of every statistic and level, by side and of both together."""
+    """Enter voxel counts and Dice of every statistic and level, by side and of both together.
+
+    `again` is p of another run of ours; beside the Dice of ours and theirs stands that of both.
+    """
     for statistic in STATISTICS:
         for alpha in ALPHAS:
             if alpha * permutations < 1:
                 continue  # p cannot be so small
-            pairs = [
-                (
-                    passing(ours[statistic, side], alpha),
-                    passing(sdm_p(statistic, side, space), alpha),
-                )
+            sets = [
+                tuple(passing(p, alpha) for p in (
+                    ours[statistic, side], sdm_p(statistic, side, space), again[statistic, side]
+                ))
                 for side in SIDES
-            ]
+            ]  # fmt: skip
             where = f"{statistic}, FWE p <= {alpha:g}"
             bar = DICE_BARS[start] if (statistic, alpha) == ("voxel", 0.05) else None
-            for (mine, theirs), side in zip(pairs, ("positive", "negative"), strict=True):
-                ledger.add(part, f"voxels, {side}", mine.sum(), where, theirs.sum())
+            for (mine, theirs, other), side in zip(sets, ("positive", "negative"), strict=True):
+                ledger.add(part, f"voxels, {side}", mine.sum(), where, theirs.sum(),
+                           beside={AGAIN: other.sum()})  # fmt: skip
                 if mine.any() or theirs.any():
                     ledger.add(part, f"Dice, {side}", dice(mine, theirs), where,
-                               bar=bar if side == "positive" else None)  # fmt: skip
-            both = [np.concatenate(sets) for sets in zip(*pairs, strict=True)]
-            ledger.add(part, "Dice, both sides", dice(*both), where, bar=bar)
+                               bar=bar if side == "positive" else None,
+                               beside={AGAIN: dice(mine, other)})  # fmt: skip
+            mine, theirs, other = (np.concatenate(found) for found in zip(*sets, strict=True))
+            ledger.add(part, "Dice, both sides", dice(mine, theirs), where, bar=bar,
+                       beside={AGAIN: dice(mine, other)})  # fmt: skip
 
 
 def peak_rows(
@@ -81,7 +92,7 @@ def peak_rows(
     real, clusters : list of Peak
         SDM-PSI's cluster peaks and ours at the same threshold.
     maxima_mm, maxima_z : (n, 3) and (n,) array
-        Our significant local maxima.
+        Local peaks of our clusters.
     z : (V,) array
         Our z map.
     space : Space
@@ -105,55 +116,73 @@ def peak_rows(
                 "cluster_peak_mm": float(far[i]) if found else None,
                 "cluster_peak_z": clusters[which[i]].z if found else None,
                 "cluster_peak_voxels": clusters[which[i]].voxels if found else None,
-                "local_maximum_mm": float(local[i]) if at[i] >= 0 else None,
-                "local_maximum_z": float(maxima_z[at[i]]) if at[i] >= 0 else None,
+                "local_peak_mm": float(local[i]) if at[i] >= 0 else None,
+                "local_peak_z": float(maxima_z[at[i]]) if at[i] >= 0 else None,
             }
         )
     return rows
+
+
+def peaks(
+    ledger: Ledger, part: str, start: str, z: np.ndarray, p: np.ndarray, again: tuple[
+        np.ndarray, np.ndarray], space: Space,
+) -> None:  # fmt: skip
+    """Enter how far our peaks are from SDM-PSI's; `again` are z and p of another run of ours."""
+    theirs = sdm_maps(space)["z"], sdm_p("voxel", "", space)
+    real, clusters, others = (
+        cluster_peaks(values, passing(corrected_p, PEAK_ALPHA), space, PEAK_VOXELS)
+        for values, corrected_p in (theirs, (z, p), again)
+    )
+    where = f"voxel, FWE p <= {PEAK_ALPHA:g}, {PEAK_VOXELS} voxels"
+    ledger.add(part, "cluster peaks", len(clusters), where, len(real), beside={AGAIN: len(others)})
+    places = [np.array([peak.mm for peak in found]) for found in (real, clusters, others)]
+    close = [float((nearest(places[i], places[j])[0] <= PEAK_BAR.high).mean())
+             for i, j in ((0, 1), (1, 2))]  # fmt: skip
+    ledger.add(part, "share of theirs with one of ours within 6 mm", close[0], where,
+               beside={AGAIN: close[1]})  # fmt: skip
+    listed = np.flatnonzero(blobs(passing(p, PEAK_ALPHA), space, PEAK_VOXELS))
+    tops = local_maxima(z, listed, space)
+    rows = peak_rows(real, clusters, space.mm(tops), z, space, z[tops])
+    ledger.tables[f"peaks-{start}"] = rows
+    bar = PEAK_BAR if start == "bounds" else None
+    for row in rows:
+        at = "({x_mm:g}, {y_mm:g}, {z_mm:g})".format(**row)
+        for which in ("cluster", "local"):
+            far = row[f"{which}_peak_mm"]
+            ledger.add(part, f"mm to our nearest {which} peak",
+                       np.inf if far is None else far, at, bar=bar)  # fmt: skip
+        ledger.add(part, "z there", row["z_ours_there"], at, row["z_theirs"])
 
 
 def run_start(ledger: Ledger, start: str, permutations: int, imputations: int) -> None:
     """Compare clusters and peaks of one start, with our null of seed 0."""
     part = f"clusters-{start}"
     _, problem, _, null = replay(start, 0, permutations, imputations)
-    space, z = problem.space, problem.observed_z.astype(float)
-    stats = statistics_of(problem)
-    p = corrected(stats, null.maxima)
+    space, z = problem.space, problem.observed_z
+    other = enge(start, permutations=1, exchange="studies", imputations=imputations, seed=1)
+    z_again = mean_model(other).z.astype(np.float32)
+    stats, stats_again = statistics_of(z, space), statistics_of(z_again, space)
+    p, p_again = (corrected(found, null.maxima) for found in (stats, stats_again))
     ledger.add(part, "permutations of our null", null.done, theirs=FULL)
     for statistic, theirs in sdm_maxima().items():
         for row, side in enumerate(("positive", "negative")):
             ledger.add(part, f"critical value, {statistic}",
                        critical_value(null.maxima[statistic][row], 0.05), f"p <= .05, {side}",
                        critical_value(theirs[row], 0.05))  # fmt: skip
-    ledger.add(part, "largest z", z.max(), theirs=sdm_maps(space)["z"].max())
-    ledger.add(part, "smallest z", z.min(), theirs=sdm_maps(space)["z"].min())
-    overlaps(ledger, part, p, space, start, null.done)
+    real = sdm_maps(space)["z"]
+    ledger.add(part, "largest z", z.max(), theirs=real.max(), beside={AGAIN: z_again.max()})
+    ledger.add(part, "smallest z", z.min(), theirs=real.min(), beside={AGAIN: z_again.min()})
+    overlaps(ledger, part, p, p_again, space, start, null.done)
     for statistic, theirs in sdm_maxima().items():
         # The maps alone, without the difference between the nulls.
-        mine = stats[statistic][0] > critical_value(theirs[0], 0.05)
+        critical = critical_value(theirs[0], 0.05)
+        mine, again = (found[statistic][0] > critical for found in (stats, stats_again))
         wanted = passing(sdm_p(statistic, "", space), 0.05)
         where = f"{statistic}, at its critical value"
-        ledger.add(part, "voxels, positive", mine.sum(), where, wanted.sum())
-        ledger.add(part, "Dice, positive", dice(mine, wanted), where)
-
-    real = cluster_peaks(
-        sdm_maps(space)["z"], passing(sdm_p("voxel", "", space), PEAK_ALPHA), space, PEAK_VOXELS
-    )
-    enough = null.done >= FULL
-    clusters = (
-        cluster_peaks(z, passing(p["voxel", ""], PEAK_ALPHA), space, PEAK_VOXELS) if enough else []
-    )
-    tops = local_maxima(z, np.flatnonzero(passing(p["voxel", ""], 0.05)), space)
-    rows = peak_rows(real, clusters, space.mm(tops), z, space, z[tops])
-    ledger.tables[f"peaks-{start}"] = rows
-    bar = PEAK_BAR if start == "bounds" else None
-    for row in rows:
-        where = "({x_mm:g}, {y_mm:g}, {z_mm:g})".format(**row)
-        if enough:
-            far = row["cluster_peak_mm"]
-            ledger.add(part, "mm to our nearest cluster peak",
-                       np.inf if far is None else far, where, bar=bar)  # fmt: skip
-        far = row["local_maximum_mm"]
-        ledger.add(part, "mm to our nearest local maximum",
-                   np.inf if far is None else far, where, bar=bar)  # fmt: skip
-        ledger.add(part, "z there", row["z_ours_there"], where, row["z_theirs"])
+        ledger.add(part, "voxels, positive", mine.sum(), where, wanted.sum(),
+                   beside={AGAIN: again.sum()})  # fmt: skip
+        ledger.add(part, "Dice, positive", dice(mine, wanted), where,
+                   beside={AGAIN: dice(mine, again)})  # fmt: skip
+    if null.done >= FULL:  # else no p is as small as that of its report
+        peaks(ledger, part, start, z.astype(float), p["voxel", ""],
+              (z_again.astype(float), p_again["voxel", ""]), space)  # fmt: skip

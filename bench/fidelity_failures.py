@@ -1,7 +1,7 @@
 """Where SDM-PSI's minimiser fails, told from its bounds alone.
 
-The exact optimum of the likelihood (with the leave-one-out rule) and the mean at which the
-emulated minimiser (`sdm_optimiser`) ends, every discard emulated, differ by more than a cutoff.
+The exact optimum of the likelihood (with the leave-one-out rule) and the mean at which SDM-PSI's
+search ends (`gpu_sdm.ops.fit_mean_sdm`, every discard emulated) differ by more than a cutoff.
 SDM-PSI smooths the map of means by 1 mm (half a voxel), which carries an eighth of a failure to
 each face neighbour and a fiftieth to each edge neighbour, of failures that often exceed 1;
 `with_neighbours` adds all 26.
@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 from fidelity_data import OUTPUT
 from scipy.ndimage import binary_dilation
-from sdm_optimiser import emulated_means
 
 from gpu_sdm import cache
 from gpu_sdm.data import Bounds, StudyTerms
 from gpu_sdm.io.nifti import write_map
 from gpu_sdm.ops.fit_bounds import FIT_BOUNDS
+from gpu_sdm.ops.fit_mean_sdm import FIT_MEAN_SDM
 from gpu_sdm.spaces import Space
 
 CUTOFFS = (0.02, 0.1)
@@ -32,23 +32,23 @@ def minimiser_means(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean of the emulated minimiser and the exact optimum, each (V,); unsmoothed.
 
-    The whole brain takes about a quarter of an hour on two cores; kept in fidelity-output/ block by
-    block, so that an interrupted run continues.
+    Kept in fidelity-output/ block by block, so that an interrupted run continues.
     """
-    key = cache.key("minimiser 1", bounds.lower, bounds.upper, terms.c, terms.v2, discards)
+    key = cache.key("minimiser 3", bounds.lower, bounds.upper, terms.c, terms.v2, discards)
     path = OUTPUT / f"minimiser-{key[:16]}.npy"
     n = bounds.lower.shape[1]
     means = np.full((2, n), np.nan)
     if path.exists():
         means = np.load(path)
-    fit, one = FIT_BOUNDS.on("cpu"), np.ones((len(terms.c), 1))
+    one = np.ones((len(terms.c), 1))
     for start in range(0, n, BLOCK):
         block = slice(start, min(n, start + BLOCK))
         if not np.isnan(means[:, block]).any():
             continue
         low, high = bounds.lower[:, block], bounds.upper[:, block]
-        means[0, block] = emulated_means(low, high, terms.c, terms.v2, discards)
-        means[1, block] = fit(low, high, terms.c, terms.v2, one, np.ones(1), discards)[0][0]
+        for row, search in enumerate((FIT_MEAN_SDM, FIT_BOUNDS)):
+            fit = search.on("cpu")(low, high, terms.c, terms.v2, one, np.ones(1), discards)
+            means[row, block] = fit[0][0]
         OUTPUT.mkdir(exist_ok=True)
         np.save(path, means)
         print(f"minimiser: {block.stop:,} of {n:,} voxels", flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,8 @@ def within(wanted: float, share: float) -> Bar:
 class Ledger:
     """Figures of the parts that ran.
 
-    `rows` holds dicts with the keys part, what, where, ours, theirs, bar and met; `tables` holds
-    further lists of rows by name, such as one row per study.
+    `rows` holds dicts with the keys part, what, where, ours, theirs, bar, met and beside; `tables`
+    holds further lists of rows by name, such as one row per study.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -53,17 +54,24 @@ class Ledger:
         where: str = "",
         theirs: float | None = None,
         bar: Bar | None = None,
+        beside: Mapping[str, float] | None = None,
     ) -> None:
-        """Keep one figure and print it beside theirs and its bar."""
+        """Keep one figure and print it beside theirs and its bar.
+
+        `beside` holds the same figure of something else by name; the bar does not speak of it.
+        """
         met = None if bar is None else bar.met(ours)
+        others = {name: _plain(value) for name, value in (beside or {}).items()}
         row = {"part": part, "what": what, "where": where, "ours": _plain(ours),
                "theirs": _plain(theirs), "bar": "" if bar is None else str(bar),
-               "met": met}  # fmt: skip
+               "met": met, "beside": others}  # fmt: skip
         self.rows.append(row)
         reference = "" if theirs is None else f"{theirs:.7g}"
         mark = "" if met is None else "ok" if met else "MISSED"
+        said = "".join(f"  {name} {value:.5g}" for name, value in (beside or {}).items())
         print(
-            f"{part:<16}{what:<38}{where:<24}{ours:>12.7g}{reference:>12}  {row['bar']:<17}{mark}",
+            f"{part:<16}{what:<38}{where:<24}{ours:>12.7g}{reference:>12}  {row['bar']:<17}{mark}"
+            f"{said}",
             flush=True,
         )
 

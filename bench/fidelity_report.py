@@ -46,12 +46,16 @@ def plain(part: str, digits: int = 4) -> Callable[[Content], str]:
     """Give a section of one row per figure: ours, theirs, bar, met."""
 
     def section(content: Content) -> str:
+        found = figures(content, part)
+        others = list(dict.fromkeys(who for row in found for who in row.get("beside", {})))
         rows = [
             (row["what"], row["where"], number(row["ours"], digits),
-             number(row["theirs"], digits), row["bar"], verdict(row))
-            for row in figures(content, part)
+             number(row["theirs"], digits), row["bar"], verdict(row),
+             *(number(row["beside"][who], digits) if who in row.get("beside", {}) else ""
+               for who in others))
+            for row in found
         ]  # fmt: skip
-        heads = ("figure", "where", "ours", "theirs", "bar", "")
+        heads = ("figure", "where", "ours", "theirs", "bar", "", *others)
         return table(heads, rows) if rows else "Not run yet."
 
     return section
@@ -75,11 +79,15 @@ def by_place(part: str) -> Callable[[Content], str]:
 
 
 def scored_maps(part: str) -> Callable[[Content], str]:
-    """Give a section of one row per map and region: share of the mask, r, slope, bias, rmse."""
+    """Give a section of one row per map and region: share of the mask, r, slope, bias, rmse.
+
+    Of what stands beside ours r and rmse are shown.
+    """
 
     def section(content: Content) -> str:
         cells: dict[tuple[str, str], dict[str, str]] = {}
         shares, rest = {}, []
+        scores = ["r", "slope", "bias", "rmse"]
         for row in figures(content, part):
             name, _, score = row["what"].partition(", ")
             if row["what"] == "share of the mask":
@@ -88,7 +96,11 @@ def scored_maps(part: str) -> Callable[[Content], str]:
                 shown = number(row["ours"])
                 if row["met"] is not None:
                     shown += f" ({row['bar']}: {verdict(row)})"
-                cells.setdefault((name, row["where"]), {})[score] = shown
+                cell = cells.setdefault((name, row["where"]), {})
+                cell[score] = shown
+                if score in ("r", "rmse"):
+                    cell |= {f"{who}, {score}": number(value)
+                             for who, value in row.get("beside", {}).items()}  # fmt: skip
             else:
                 rest.append(row)
         if not cells:
@@ -96,11 +108,12 @@ def scored_maps(part: str) -> Callable[[Content], str]:
         regions = table(
             ("region", "share of the mask"), ((k, f"{v:.1%}") for k, v in shares.items())
         )
+        columns = list(dict.fromkeys(scores + [c for cell in cells.values() for c in cell]))
         maps = table(
-            ("map", "region", "r", "slope", "bias", "rmse"),
+            ("map", "region", *columns),
             (
-                (name, region, *(scores[s] for s in ("r", "slope", "bias", "rmse")))
-                for (name, region), scores in cells.items()
+                (name, region, *(cell.get(c, "") for c in columns))
+                for (name, region), cell in cells.items()
             ),
         )
         others = [f"{row['what']}, {row['where']}: {number(row['ours'])}." for row in rest]
@@ -129,13 +142,13 @@ def clusters(start: str) -> Callable[[Content], str]:
     def section(content: Content) -> str:
         peaks = content["tables"].get(f"peaks-{start}", [])
         heads = ("SDM-PSI's peak", "its z", "our z there", "our cluster peak, mm", "our local "
-                 "maximum, mm", "its z")  # fmt: skip
+                 "peak, mm", "its z")  # fmt: skip
         listed = table(
             heads,
             (
                 ("{x_mm:g}, {y_mm:g}, {z_mm:g}".format(**row),
-                 *(number(row[c], 3) for c in ("z_theirs", "z_ours_there", "cluster_peak_mm",
-                                               "local_maximum_mm", "local_maximum_z")))
+                 *(number(row.get(c), 3) for c in ("z_theirs", "z_ours_there", "cluster_peak_mm",
+                                               "local_peak_mm", "local_peak_z")))
                 for row in peaks
             ),
         )  # fmt: skip

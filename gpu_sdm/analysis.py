@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,12 +11,11 @@ from typing import NamedTuple
 
 import numba
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from gpu_sdm import cache
 from gpu_sdm.backend import Backend
 from gpu_sdm.config import Settings
-from gpu_sdm.data import Bounds, Dataset, Notice, Study, StudyTerms
+from gpu_sdm.data import Bounds, Dataset, Notice, StudyTerms
 from gpu_sdm.errors import SettingError
 from gpu_sdm.inference import permutations_notice
 from gpu_sdm.io.volumes import load_space, load_template, read_bounds
@@ -29,7 +28,8 @@ from gpu_sdm.spaces import Space
 from gpu_sdm.stages.bounds import PeakReach, study_bounds
 from gpu_sdm.stages.design import Design
 from gpu_sdm.stages.effects import study_terms
-from gpu_sdm.stages.estimate import default_discards
+from gpu_sdm.stages.estimate import default_discards, search_of
+from gpu_sdm.stages.images import known_notices
 from gpu_sdm.stages.impute import n_imputations
 from gpu_sdm.stages.linear_model import model_of
 from gpu_sdm.stages.samples import composition, contrasts_of, merge_bounds
@@ -107,7 +107,7 @@ class Analysis:
         """Studies that the leave-one-out rule drops: D = min(D, K - Q - 1)."""
         k, q = self.design.X.shape
         asked = self.settings.discards
-        return max(0, min(default_discards(k) if asked is None else asked, k - q - 1))
+        return max(0, min(default_discards(k) if asked is None else asked, int(k - q - 1)))
 
     @cached_property
     def likelihood(self) -> Likelihood:
@@ -156,6 +156,8 @@ class Analysis:
     def content(self) -> dict[str, str]:
         """Content hash of everything but the settings that determines the result."""
         found = {"program": CODE_VERSION, "mask": self.space.digest(), **self.dataset.sha256}
+        if self.settings.sdm_compat:
+            found["search"] = search_of(self.likelihood.x, True).name
         if self.template is not None:
             found["template"] = self.template.digest()
         if made_of := composition(self.design.dataset.studies):
@@ -165,23 +167,6 @@ class Analysis:
         if self.exact:  # random permutations cannot be extended to these
             found["exact permutations"] = str(self.plan.distinct())
         return found
-
-
-def known_notices(
-    bounds: Bounds, studies: Sequence[Study], settings: Settings
-) -> tuple[Notice, ...]:
-    """Say that nothing is imputed, or what keeps an analysis of images alone from that."""
-    if any(s.image is None for s in studies):
-        return ()
-    v = bounds.lower.shape[1]
-    gaps = int(np.isinf(bounds.lower).any(axis=0).sum())
-    if not gaps:
-        text = f"every effect is known: 1 imputation in place of {settings.imputations}."
-        return (Notice("one_imputation", text),)
-    text = f"{gaps:,} of {v:,} voxels have no data in at least one image, so {settings.imputations}"
-    text += " imputations are drawn; a mask of the others needs one and is as many times faster"
-    text += " (gpu_sdm.stages.images.write_covered_mask)."
-    return (Notice("image_gaps", text),)
 
 
 @contextmanager
@@ -195,6 +180,8 @@ def timed(timings: dict[str, float], stage: str) -> Iterator[None]:
 @contextmanager
 def limited_threads(backend: Backend) -> Iterator[None]:
     """Limit numba and BLAS; BLAS to one thread, as its bits change with their number."""
+    from threadpoolctl import threadpool_limits  # the engine and its benches do without
+
     before = numba.get_num_threads()
     numba.set_num_threads(min(backend.threads, numba.config.NUMBA_NUM_THREADS))
     try:
@@ -285,16 +272,16 @@ def prepare(
         doubts += (Notice("no_cache", why),)
     few = permutations_notice(min(settings.permutations, plan.distinct()), plan.distinct())
     return Analysis(
-        dataset,
-        settings,
-        backend,
-        model,
-        space,
-        template,
-        bounds,
-        reach,
-        study_terms(studies),
-        plan,
-        doubts + ((few,) if few else ()),
-        timings,
+        dataset=dataset,
+        settings=settings,
+        backend=backend,
+        design=model,
+        space=space,
+        template=template,
+        bounds=bounds,
+        reach=reach,
+        terms=study_terms(studies),
+        plan=plan,
+        notices=doubts + ((few,) if few else ()),
+        timings=timings,
     )

@@ -1,19 +1,21 @@
 """From SDM-PSI's own bounds of enge2021 to the maps of its mean model.
 
-Left out of a score, by a rule that sees the inputs alone: voxels where SDM-PSI's search ends more
-than 0.1 away from the optimum of its own likelihood (`sdm_optimiser`). Scores with them are printed
-beside. Measured once over the whole brain, with smoothing:
+The default finds the optimum of the likelihood, `compat` searches as the original does. Left out of
+a score of the default, by a rule that sees the inputs alone: voxels where the original's search
+ends more than 0.1 away from the optimum. Scores with them are printed beside. Measured once over
+the whole brain, with smoothing (docs/fidelity.md):
 
 =======================================  =====  ======  =====  =====  =====
 voxels                                   g r    g bias  tau2   I2     z
 =======================================  =====  ======  =====  =====  =====
-all 193,767                              .9774  -.0031  .9864  .9856  .9501
-without the 1.5 % left out               .9852  -.0043  .9899  .9873  .9632
-without their face neighbours too (4.8)  .9884  -.0054  .9920  .9897  .9726
+default, all 193,768                     .9774  -.0031  .9864  .9856  .9501
+default, without the 1.8 % left out      .9859  -.0045  .9902  .9873  .9644
+without their 26 neighbours too (10.7)   .9895  -.0062  .9919  .9894  .9763
+compat, all 193,768                      .9960  +.0020  .9957  .9937  .9890
 =======================================  =====  ======  =====  =====  =====
 
 Slab and random voxels here were drawn by a seed after the rule was fixed. With every voxel the
-published bar of g r >= .98 is NOT reached in either (.958 and .974); without those left out it is.
+published bar of g r >= .98 is NOT reached by the default in either (.958 and .974).
 """
 
 from __future__ import annotations
@@ -22,13 +24,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 from reference_data import hedges
-from sdm_optimiser import stuck_means
 
 from gpu_sdm.config import Settings
 from gpu_sdm.data import Bounds, StudyTerms
 from gpu_sdm.io import read
 from gpu_sdm.io.volumes import load_space
 from gpu_sdm.ops.fit_bounds import FIT_BOUNDS
+from gpu_sdm.ops.fit_mean_sdm import FIT_MEAN_SDM
 from gpu_sdm.ops.impute import IMPUTE
 from gpu_sdm.ops.pool import POOL
 from gpu_sdm.rng import stream_key
@@ -105,6 +107,37 @@ def assert_close(scores):
     assert scores["z"][0] >= 0.95
 
 
+def search_ends(enge, lower, upper):
+    """Mean (V,) at which SDM-PSI's own search ends."""
+    terms = enge["terms"]
+    return FIT_MEAN_SDM.cpu(lower, upper, terms.c, terms.v2, X, ONE, 3)[0][0]
+
+
+def test_compat_searches_as_the_original_does(enge):
+    """Every voxel of three slices counts; the published bar of the whole mask is g r >= .98."""
+    z = enge["space"].mm()[:, 2]
+    part = np.flatnonzero(z < z.min() + 6)
+    lower, upper, real = enge["slab"]
+    bounds, real = Bounds(lower[:, part], upper[:, part]), {k: v[part] for k, v in real.items()}
+    terms = enge["terms"]
+    kept = np.zeros(enge["space"].n_voxels, bool)
+    kept[part] = True
+    space = Space(2, enge["space"].embed(kept) > 0)
+    found = {}
+    for compat in (False, True):
+        fit = estimate(
+            bounds, terms, X, ONE, default_discards(50), space, keep=False, compat=compat
+        )
+        effects, _ = impute(bounds, fit, terms, X, enge["names"], Settings(), space)
+        ours = meta(effects, terms, X, ONE, "dl", space)
+        found[compat] = score(f"{len(part)} voxels, compat {compat}", ours, real)
+    assert found[True]["g"][0] >= 0.98
+    assert abs(found[True]["g"][1]) <= 0.01
+    assert found[True]["z"][0] >= 0.97
+    for name in MAPS:
+        assert found[True][name][0] > found[False][name][0]
+
+
 def test_ten_slices_with_smoothing(enge):
     """All voxels of the slab, through the stages."""
     lower, upper, real = enge["slab"]
@@ -119,7 +152,7 @@ def test_ten_slices_with_smoothing(enge):
     assert everywhere["g"][0] >= 0.95
     assert everywhere["z"][0] >= 0.91
     plain = FIT_BOUNDS.cpu(lower, upper, terms.c, terms.v2, X, ONE, 3)[0][0]
-    stuck = np.abs(stuck_means(lower, upper, terms.c, terms.v2, 3) - plain) > FAILURE
+    stuck = np.abs(search_ends(enge, lower, upper) - plain) > FAILURE
     # Smoothing carries a failure to the face neighbours.
     beside = space.neighbours()
     touched = stuck | (stuck[beside] & (beside >= 0)).any(axis=1)
@@ -142,8 +175,7 @@ def unsmoothed(enge, lower, upper):
 def failures(enge, beta):
     """Random voxels to leave out, told from SDM-PSI's own bounds alone."""
     lower, upper, _ = enge["some"]
-    stuck = stuck_means(lower, upper, enge["terms"].c, enge["terms"].v2, 3)
-    return np.abs(stuck - beta) > FAILURE
+    return np.abs(search_ends(enge, lower, upper) - beta) > FAILURE
 
 
 def test_random_voxels_without_smoothing(enge):
@@ -153,7 +185,7 @@ def test_random_voxels_without_smoothing(enge):
     assert everywhere["g"][0] >= 0.97
     assert everywhere["z"][0] >= 0.935
     keep = ~failures(enge, beta)
-    assert (~keep).mean() < 0.02
+    assert (~keep).mean() < 0.035
     assert_close(score(f"without {(~keep).mean():.4f} of them", ours, real, keep))
 
 

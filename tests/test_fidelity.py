@@ -141,12 +141,12 @@ def test_rows_of_peaks(space):
         real, mine, np.array([[50.0, -78.0, -33.0]]), z, space, np.array([6.0])
     )[0]
     assert (row["cluster_peak_mm"], row["cluster_peak_z"]) == (4.0, 6.5)
-    assert (row["local_maximum_mm"], row["local_maximum_z"]) == (3.0, 6.0)
+    assert (row["local_peak_mm"], row["local_peak_z"]) == (3.0, 6.0)
     here = np.flatnonzero((space.mm() == (50, -78, -36)).all(axis=1))
     assert row["z_ours_there"] == z[here[0]]
     alone = fidelity_clusters.peak_rows(real, [], np.empty((0, 3)), z, space, np.empty(0))[0]
     assert alone["cluster_peak_mm"] is None
-    assert alone["local_maximum_mm"] is None
+    assert alone["local_peak_mm"] is None
 
 
 # ---------------------------------------------------------------- bounds

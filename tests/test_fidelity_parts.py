@@ -1,4 +1,4 @@
-"""The failing minimiser's voxels and the stored null of bench/fidelity*.py."""
+"""The failing search's voxels and the stored null of bench/fidelity*.py."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from fidelity_failures import regions_apart, with_neighbours, write_failures
 from fidelity_ledger import Ledger
 from reference_data import enge_bounds
 from scipy import ndimage
-from sdm_optimiser import emulated_means, stuck_means
 
 from gpu_sdm.data import Bounds, StudyTerms
 from gpu_sdm.ops.fit_bounds import FIT_BOUNDS
+from gpu_sdm.ops.fit_mean_sdm import FIT_MEAN_SDM
 from gpu_sdm.permute.null import NullState
 from gpu_sdm.spaces import SHAPES, Space
 
@@ -26,20 +26,14 @@ def some(enge2021):
     return lower, upper, c, v2
 
 
-def test_emulation_covers_what_is_stuck_and_finds_the_optimum_elsewhere(some):
+def test_minimiser_means_are_those_of_the_two_searches(some, tmp_path, monkeypatch):
     lower, upper, c, v2 = some
-    everywhere, stuck = emulated_means(*some, 3), stuck_means(*some, 3)
-    unsound = ~np.isnan(stuck)
-    assert 0.5 < unsound.mean() < 1
-    np.testing.assert_array_equal(everywhere[unsound], stuck[unsound])
-    exact = FIT_BOUNDS.on("cpu")(lower, upper, c, v2, np.ones((50, 1)), np.ones(1), 3)[0][0]
-    # Brent's tolerance of 1.2e-4 where nothing fails, the median voxel.
-    assert np.median(np.abs(everywhere - exact)) < 1.3e-4
-    # Without the study of extreme bounds nothing can fail.
-    tame = np.abs(upper).max(axis=1) < 5
-    rest = [a[tame] for a in some]
-    exact = FIT_BOUNDS.on("cpu")(*rest, np.ones((tame.sum(), 1)), np.ones(1), 2)[0][0]
-    assert (np.abs(emulated_means(*rest, 2) - exact) < 5e-4).mean() > 0.95
+    monkeypatch.setattr(fidelity_failures, "OUTPUT", tmp_path)
+    terms = StudyTerms(np.ones(50), c, v2, np.full(50, 20.0), np.zeros(50))
+    got = fidelity_failures.minimiser_means(Bounds(lower, upper), terms, 3)
+    design = np.ones((50, 1)), np.ones(1), 3
+    for means, search in zip(got, (FIT_MEAN_SDM, FIT_BOUNDS), strict=True):
+        np.testing.assert_array_equal(means, search.on("cpu")(*some, *design)[0][0])
 
 
 def test_failing_voxels_are_kept_continued_and_written(some, tmp_path, monkeypatch):
@@ -54,7 +48,7 @@ def test_failing_voxels_are_kept_continued_and_written(some, tmp_path, monkeypat
     loose = regions["failing 0.02"]
     (kept,) = tmp_path.glob("minimiser-*.npy")
     means = np.load(kept)
-    np.testing.assert_array_equal(means[0], emulated_means(*some, 3))
+    assert not np.isnan(means).any()
     np.testing.assert_array_equal(loose, np.abs(means[0] - means[1]) > 0.02)
     assert 0 < regions["failing 0.1"].sum() < loose.sum() < 60
     np.testing.assert_array_equal(regions["apart 0.02"], ~loose)

@@ -30,11 +30,13 @@ def filled() -> Ledger:
     for region in (EVERYWHERE, "apart 0.02"):
         ledger.add("from-bounds", "share of the mask", 0.8123, region)
         scores = {("g", region): Agreement(0.9774, 0.99, -0.003, 0.02)}
-        record(ledger, "from-bounds", scores, "bounds")
+        other = {"two of our runs": {("g", region): Agreement(0.9966, 1.0, 0.0, 0.0075)}}
+        record(ledger, "from-bounds", scores, "bounds", other)
     ledger.add("pooling", "g", 0.15707412, "li2024", 0.157074, Bar(0.1, 0.2))
     for seed in (0, 1):
         ledger.add("null", "95% of max z", 4.4 + seed, f"seed {seed}", 4.389, within(4.389, 0.02))
-    ledger.add("clusters-bounds", "Dice, positive", 0.87, "voxel, FWE p <= 0.05", bar=Bar(0.9))
+    ledger.add("clusters-bounds", "Dice, positive", 0.87, "voxel, FWE p <= 0.05", bar=Bar(0.9),
+               beside={"two of our runs": 0.93})  # fmt: skip
     ledger.add("clusters-bounds", "mm to our nearest cluster peak", math.inf, "(0, 0, 0)",
                bar=Bar(high=6))  # fmt: skip
     return ledger
@@ -72,7 +74,13 @@ def test_report_renews_tables_and_keeps_prose(tmp_path, capsys):
     for name in fidelity_report.SECTIONS:
         assert f"Prose on {name} with a backslash \\1.\n" in text
     assert text.endswith("\nLast words.\n")
+    assert "| bias | rmse | two of our runs, r | two of our runs, rmse |" in text
     assert "| g | whole mask | 0.9774 (>= 0.98: **MISSED**) | 0.9900 |" in text
+    assert "| 0.0200 | 0.9966 | 0.0075 |" in text
+    assert (
+        "| Dice, positive | voxel, FWE p <= 0.05 | 0.8700 | - | >= 0.9 | **MISSED** | 0.9300 |"
+        in (text)
+    )
     assert "| 95% of max z | 4.389 | 4.4 met | 5.4 **MISSED** | 4.389 +- 2% |" in text
     assert "Mm to our nearest cluster peak <= 6: 0 of 1, **MISSED**." in text
     assert "| 2026-01-02 | abc | 1,234 s |" in text

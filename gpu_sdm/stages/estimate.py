@@ -9,15 +9,19 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from gpu_sdm import cache
+from gpu_sdm.backend.cuda import Device
 from gpu_sdm.data import Bounds, RandomEffects, StudyTerms
 from gpu_sdm.errors import NumericalError
+from gpu_sdm.ops._op import Op
 from gpu_sdm.ops.fit_bounds import FIT_BOUNDS
+from gpu_sdm.ops.fit_mean_sdm import FIT_MEAN_SDM, TAU2_OF_MEAN
 from gpu_sdm.spaces import Space
+from gpu_sdm.stages.device_fit import Fitter, on_device
 
 SMOOTHING_MM = 1.0  # standard deviation; fitted to SDM-PSI's maps
 BLOCK = 4096  # voxels between two progress reports
 # A part of the key of cached fits: raise it whenever the numbers change.
-CODE_VERSION = "estimate 2"
+CODE_VERSION = "estimate 4"
 
 Progress = Callable[[int, int], None]
 
@@ -35,6 +39,15 @@ def default_discards(n_studies: int) -> int:
     return 1 + max(4, math.ceil((n_studies - 34) / 15))
 
 
+def search_of(x: np.ndarray, compat: bool) -> Op:
+    """Which search fits a design x (K, Q): that of the optimum, or in compat SDM-PSI's own.
+
+    The latter is known for the mean alone, a design of one column of ones.
+    """
+    mean = x.shape[1] == 1 and bool(np.all(x == 1.0))
+    return FIT_MEAN_SDM if compat and mean else FIT_BOUNDS
+
+
 def smooth_in_mask(values: np.ndarray, space: Space, sigma_mm: float = SMOOTHING_MM) -> np.ndarray:
     """Smooth a map (V,) by a Gaussian that sees only the mask; float64.
 
@@ -47,7 +60,8 @@ def smooth_in_mask(values: np.ndarray, space: Space, sigma_mm: float = SMOOTHING
         volume = volume.reshape(space.shape, order="F")
         return space.extract(gaussian_filter(volume, sigma_mm / space.voxel_size, mode="constant"))
 
-    return blur(values) / blur(1.0)
+    smooth: np.ndarray = blur(values) / blur(1.0)
+    return smooth
 
 
 def require_finite(values: np.ndarray, what: str, space: Space) -> None:
@@ -76,22 +90,29 @@ def _fit(
     backend: str,
     progress: Progress | None,
     keep: bool,
+    search: Op,
+    device: Device | None,
+    say: Callable[[str], None],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Unsmoothed fit of all voxels, cached by content where it is worth keeping."""
     names, stored = ("beta", "tau2", "discarded", "converged"), None
     if keep:
         entry = cache.key(
-            CODE_VERSION, bounds.lower, bounds.upper, terms.c, terms.v2, x, crit, discards, backend
-        )
+            CODE_VERSION, search.name, bounds.lower, bounds.upper, terms.c, terms.v2, x, crit,
+            discards, backend if device is None else "device",
+        )  # fmt: skip
         stored = cache.load("estimate", entry)
     n = bounds.lower.shape[1]
     if stored is None or set(stored) != set(names):
-        fit = FIT_BOUNDS.on("numpy" if backend == "numpy" else "cpu")
+        rest = (terms.c, terms.v2, x, crit, discards)
+        compute, size = search.on("numpy" if backend == "numpy" else "cpu"), BLOCK
+        fit: Fitter = lambda lower, upper: compute(lower, upper, *rest)  # noqa: E731
+        if device is not None:
+            fit, size = on_device(device, bounds, terms, x, crit, discards, say) or (fit, size)
         parts = []
-        for start in range(0, n, BLOCK):
-            block = slice(start, min(n, start + BLOCK))
-            lower, upper = bounds.lower[:, block], bounds.upper[:, block]
-            parts.append(fit(lower, upper, terms.c, terms.v2, x, crit, discards))
+        for start in range(0, n, size):
+            block = slice(start, min(n, start + size))
+            parts.append(fit(bounds.lower[:, block], bounds.upper[:, block]))
             if progress is not None:
                 progress(block.stop, n)
         joined = (np.concatenate(p, axis=-1) for p in zip(*parts, strict=True))
@@ -113,6 +134,9 @@ def estimate(
     backend: str = "cpu",
     progress: Progress | None = None,
     keep: bool = True,
+    compat: bool = False,
+    device: Device | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> RandomEffects:
     """Fit coefficients and tau2 to the bounds and smooth their maps.
 
@@ -136,6 +160,13 @@ def estimate(
         Called with (voxels done, all voxels).
     keep : bool
         Whether the cache may hold the fit.
+    compat : bool
+        Whether the mean is to be found as SDM-PSI 6.21 finds it, failures included, and tau2 given
+        its smoothed map. Designs of more than one column of ones have their optimum all the same.
+    device : Device, optional
+        A GPU that fits in place of the CPU, where it agrees with it; not in compat.
+    say : callable
+        Called with a sentence where it cannot.
 
     Raises
     ------
@@ -153,10 +184,24 @@ def estimate(
     require_finite(bounds.lower, "A lower bound", space)
     require_finite(bounds.upper, "An upper bound", space)
     beta, tau2, discarded, converged = _fit(
-        bounds, terms, x, crit, dropped, backend, progress, keep
+        bounds,
+        terms,
+        x,
+        crit,
+        dropped,
+        backend,
+        progress,
+        keep,
+        search_of(x, compat),
+        None if compat else device,
+        say,
     )
+    smooth = np.stack([smooth_in_mask(b, space) for b in beta])
+    if search_of(x, compat) is FIT_MEAN_SDM:
+        again = TAU2_OF_MEAN.on("numpy" if backend == "numpy" else "cpu")
+        tau2 = again(bounds.lower, bounds.upper, terms.c, terms.v2, smooth[0])
     return RandomEffects(
-        beta=np.stack([smooth_in_mask(b, space) for b in beta]),
+        beta=smooth,
         tau2=smooth_in_mask(tau2, space),
         discarded=discarded,
         not_converged=int((~converged).sum()),
