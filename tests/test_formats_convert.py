@@ -199,3 +199,43 @@ def test_the_command_ends_with_the_path_and_errors_are_a_sentence(tmp_path):
     again = run("p", "sub/out.json")
     assert (again.returncode, again.stdout) == (1, "")
     assert again.stderr.startswith("error: sub/out.json exists;")
+
+
+def test_what_was_to_be_replaced_is_put_back_if_the_new_cannot_be_moved(tmp_path, monkeypatch):
+    dataset, out = read(write_project(tmp_path / "p", studies=3)), tmp_path / "out"
+    convert(dataset, out)
+    before = sorted(p.name for p in out.iterdir())
+    real = Path.replace
+
+    def full(self, target):
+        if Path(target) == out:
+            raise OSError(28, "No space left on device")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OutputError, match="out cannot be written: No space left"):
+        convert(dataset, out, force=True)
+    assert sorted(p.name for p in out.iterdir()) == before
+    assert read(out).names == dataset.names
+
+
+def test_a_folder_of_notes_is_no_project_to_replace(tmp_path):
+    dataset, notes = read(write_project(tmp_path / "p", studies=3)), tmp_path / "notes"
+    notes.mkdir()
+    (notes / "diary.txt").write_text("mine")
+    with pytest.raises(OutputError, match="no sdm that could be replaced"):
+        convert(dataset, notes, "sdm", force=True)
+    assert (notes / "diary.txt").read_text() == "mine"
+
+
+def test_peaks_of_studies_whose_threshold_is_assumed_are_doubted_too(tmp_path):
+    source = write_project(tmp_path / "p", studies=3)
+    file = next(f for f in sorted(source.iterdir()) if f.name.startswith("study00."))
+    rows = file.read_text().splitlines()
+    file.write_text("\n".join([*rows, rows[0]]) + "\n")
+    table = source / "sdm_table.txt"
+    lines = [line.split("\t") for line in table.read_text().splitlines()]
+    lines[1][lines[0].index("t_thr")] = "NA"
+    table.write_text("\n".join("\t".join(line) for line in lines) + "\n")
+    kinds = [n.kind for n in read(source, assumed=Assumed(0.001)).notices]
+    assert "duplicate_peak" in kinds

@@ -14,6 +14,7 @@ from scipy import stats
 from gpu_sdm.coordinates import to_mni
 from gpu_sdm.errors import InputError
 from gpu_sdm.io import READERS, Assumed, format_of, read, read_all
+from gpu_sdm.io._keep_on import Ledger
 from gpu_sdm.io.convert import differences
 
 P = Assumed(0.001)
@@ -209,3 +210,14 @@ def test_each_format_is_recognised_by_its_content_alone(tmp_path):
             read(file(tmp_path, content))
     with pytest.raises(InputError, match="does not exist"):
         read(tmp_path / "absent.csv")
+
+
+def test_a_study_of_three_groups_does_not_hide_the_others(tmp_path):
+    content = studyset()
+    wrong = {"id": "w", "metadata": {"sample_sizes": [9, 8, 7]}, "analyses": [{"id": "1"}]}
+    content["studies"].insert(0, wrong)
+    path, ledger = file(tmp_path, content), Ledger()
+    with pytest.raises(InputError, match=r"studies\[0\].analyses\[0\] has 3 groups"):
+        read(path)
+    assert read(path, ledger=ledger).names == ("s-x", "s-y")
+    assert len(ledger.errors) == 1

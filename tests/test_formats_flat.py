@@ -225,3 +225,9 @@ def test_formulas_merged_cells_and_damage_are_named(tmp_path):
         (tmp_path / "cut.xlsx").write_bytes(content)
         with pytest.raises(InputError, match=r"cut.xlsx: (is no readable XLSX|is not an|holds)"):
             read(tmp_path / "cut.xlsx")
+
+
+def test_a_peak_outside_the_box_blames_no_file_name(tmp_path):
+    path = write(tmp_path, GOOD.replace("10,-20,30", "10,-20,300"))
+    with pytest.raises(InputError, match=r"in.csv:2: the peak .* or the space spm_mni\.$"):
+        read(path)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import invoke
 from moderated import MODELS, PLACE, analysis, peak, write_moderated
 from projects import write_mask
 
@@ -155,3 +156,19 @@ def test_the_example_of_the_docs_runs(tmp_path):
     assert plots == {".png", ".svg", ".tsv"}
     rows = (tmp_path / "growing-groups" / "subgroups.tsv").read_text().splitlines()
     assert len(rows) == 4
+
+
+def test_a_plot_that_cannot_be_drawn_is_refused_before_the_work(inputs, tmp_path, monkeypatch):
+    def worked(*_, **__):
+        raise AssertionError("the permutations were run")
+
+    monkeypatch.setattr("gpu_sdm.pipeline.execute", worked)
+    project, mask = inputs
+    for text, says in (("0,-16", "--plot is '0,-16'"), ("0,-16,100", "lies outside the mask")):
+        done = invoke(
+            "model", project, "--formula", "1 + age", "--contrast", "age", "--plot", text,
+            "--out", tmp_path / "out", "--voxel-size", 4, "--mask", mask, "--imputations", 3,
+            "--backend", "cpu",
+        )  # fmt: skip
+        assert says in str(done.exception)
+        assert not (tmp_path / "out").exists()

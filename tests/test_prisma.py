@@ -217,3 +217,12 @@ def test_refused_input_leaves_nothing_behind(tmp_path, text, name):
     assert done.exit_code == 1
     assert isinstance(done.exception, GpuSdmError)
     assert [p.name for p in tmp_path.iterdir()] == ["counts.csv"]
+
+
+def test_other_methods_may_begin_with_what_was_sought(tmp_path):
+    short = GOOD.replace("Other methods: Records identified from: Citation searching,10\n", "")
+    assert read_flow(counts(tmp_path, short)).n(boxes.SOUGHT, "other") == 10
+    wrong = short.replace("Other methods: Reports not retrieved,1", "Other methods: "
+                          "Reports not retrieved,4")  # fmt: skip
+    with pytest.raises(InputError, match=r"other methods: reports assessed .* 10 \(.*\) - .* = 6"):
+        read_flow(counts(tmp_path, wrong))

@@ -225,3 +225,15 @@ def test_the_command(made, tmp_path):
     said = json.loads((tmp_path / "o" / "roi.json").read_text())
     assert said["permutations"] == 33
     assert len(said["regions"]["left"]["maxima"]["voxel"][0]) == 33
+
+
+def test_paths_with_a_colon_or_an_equals_sign_are_files(tmp_path):
+    space = Space(4, default_mask(4))
+    with pytest.raises(InputError, match=r"C:.mask.nii.gz: there is no such file"):
+        parse_region("C:\\mask.nii.gz", space)
+    (tmp_path / "a=b").mkdir()
+    file = tmp_path / "a=b" / "m.nii.gz"
+    write_map(file, np.ones(space.n_voxels), space)
+    for text, name in ((str(file), "m.nii.gz"), (f"mine={file}", "mine")):
+        (site,) = parse_region(text, space)
+        assert (site.name, len(site.voxels)) == (name, space.n_voxels)

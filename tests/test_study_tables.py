@@ -15,7 +15,7 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from gpu_sdm.cli import app
-from gpu_sdm.errors import SettingError
+from gpu_sdm.errors import InputError, SettingError
 from gpu_sdm.findings.group_comparisons import compare_groups
 from gpu_sdm.findings.prisma import STUDIES, read_flow
 from gpu_sdm.findings.study_columns import Column, Columns, understood
@@ -270,3 +270,18 @@ def test_a_published_table_is_totalled_and_its_powers_of_age_are_not_taken_for_a
     assert total["subjects"] == sum(n[s.name] for s in studies)
     weighted = sum(n[s.name] * age[s.name] for s in studies) / total["subjects"]
     assert total["age_mean"] == pytest.approx(weighted)
+
+
+@pytest.mark.parametrize(
+    ("header", "cell", "says"),
+    [
+        ("female_n_patients\tfemale_n_controls", "90", r"= 90 of 20 subjects, which is 450 %"),
+        ("female_patients\tfemale_controls", "-3", r"= -3, which is -3 %"),
+        ("male_patients\tmale_controls", "101", r"male_patients = 101, which is 101 %"),
+    ],
+)
+def test_more_women_than_subjects_are_refused(tmp_path, header, cell, says):
+    studies = read_all(write(tmp_path / "p", header, f"{cell}\t5", "1\t2", "3\t4")).studies
+    for make in (compare_groups, study_tables):
+        with pytest.raises(InputError, match=says):
+            make(studies)

@@ -13,6 +13,7 @@ from scipy import ndimage
 from template_maps import INNER, fields, run, write_image, write_subjects
 
 from gpu_sdm import template_build as tb
+from gpu_sdm.io.subject_maps import find_images
 from gpu_sdm.io.volumes import load_template, save_template
 from gpu_sdm.spaces import SHAPES, grid_affine
 from gpu_sdm.stages.template import DIRECTIONS, AdjacentMoments
@@ -197,3 +198,12 @@ def test_real_maps_give_a_plausible_template(pain21, tmp_path):
         sigma = 20 / np.sqrt(8 * np.log(2))
         wanted = np.sqrt(2 * sigma**2 * np.log(1 / np.corrcoef(pair)[0, 1]))
         assert built.template.costs[flat, 2] == pytest.approx(wanted, rel=1e-4)
+
+
+def test_a_folder_gives_its_images_whatever_their_case_and_no_hidden_ones(subjects):
+    shouted = (subjects / "s03.nii.gz").rename(subjects / "S03.NII.GZ")
+    (subjects / "._s04.nii.gz").write_bytes(b"no image")
+    found = find_images([subjects])
+    assert shouted in found
+    assert len(found) == 12
+    assert not any(f.name.startswith(".") for f in found)

@@ -195,7 +195,7 @@ def test_the_picture_is_drawn(tmp_path):
     assert width > 1200
     assert height > 600
     for arguments, words in (
-        (("--peak", "0,0"), "give three millimetres"),
+        (("--peak", "0,0"), "--peak is .0,0.; give three numbers"),
         (("--peak", "90,90,90"), r"no voxel at the peak \(90, 90, 90\); the nearest is --peak"),
         (("--out", tmp_path / "t.jpg"), "end its name with .png"),
         (("--out", tmp_path / "no" / "t.png"), "no such folder"),

@@ -110,6 +110,8 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch)
         assert os.listdir(tmp_path) == ["file.json"]  # noqa: PTH208
     with pytest.raises(OutputError, match="cannot be written"):
         write_bytes(tmp_path / "no" / "such" / "folder", b"")
+    with pytest.raises(OutputError, match="cannot be written: Not a directory; choose a folder"):
+        write_bytes(path / "in a file", b"")
 
 
 def test_tsv_floats_read_back_equal(tmp_path, rng):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from gpu_sdm.analysis import Analysis, Progress
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gpu_sdm.result import Result
 
 WIDE = 160  # columns of a table in a log
+FOLDED = 12  # characters to which a text may be folded before it goes into a further table
 
 
 def report_of(analysis: Analysis | None, out: Path, left_out: bool) -> None:
@@ -30,19 +31,22 @@ def report_of(analysis: Analysis | None, out: Path, left_out: bool) -> None:
         reason = " ".join(str(error).split()) or type(error).__name__
         terminal.say(
             f"warning: the result is complete, but report.html could not be made ({reason}); "
-            f"gpu-sdm report {out} makes it again."
+            f"{command('report', out)} makes it again."
         )
 
 
-def opened(
-    result: Path, backend: str, threads: int | None, progress: Progress
-) -> tuple[Finished, Analysis]:
-    """Open a result and prepare the analysis behind it again."""
-    from gpu_sdm.backend import get_backend
-    from gpu_sdm.finished import open_result
+def command(*words: str | Path | float) -> str:
+    """Write a command as it can be pasted into a shell: names with blanks in quotes."""
+    import shlex
 
-    finished = open_result(result)
-    return finished, finished.analysis(get_backend(backend, threads), progress)
+    return shlex.join(["gpu-sdm", *map(str, words)])
+
+
+def prepared(finished: Finished, backend: str, threads: int | None, progress: Progress) -> Analysis:
+    """Prepare the analysis behind a result again."""
+    from gpu_sdm.backend import get_backend
+
+    return finished.analysis(get_backend(backend, threads), progress)
 
 
 def point(text: str, option: str = "--at") -> tuple[float, float, float]:
@@ -53,14 +57,15 @@ def point(text: str, option: str = "--at") -> tuple[float, float, float]:
     SettingError
     """
     from gpu_sdm.errors import SettingError
+    from gpu_sdm.io._text import number as read
 
-    try:
-        x, y, z = (float(v) for v in text.replace(" ", "").split(","))
-    except ValueError:
+    numbers = [read(cell) for cell in text.split(",")]
+    if len(numbers) != 3 or None in numbers:
         raise SettingError(
             f"{option} is {text!r}; give three numbers with commas, MNI millimetres, such as "
             "-4,-4,56."
-        ) from None
+        )
+    x, y, z = (float(v) for v in numbers if v is not None)
     return x, y, z
 
 
@@ -71,7 +76,9 @@ def chosen_sites(
     masks: Sequence[Path] | None,
     clusters: bool = True,
 ) -> list[Site]:
-    """Give the sites that the options name; without any, those of the default threshold.
+    """Give the sites that the options name.
+
+    Without any option they are the clusters of the default threshold, unless `clusters` is False.
 
     Raises
     ------
@@ -89,8 +96,8 @@ def chosen_sites(
     found = s.distinct_names(s.cluster_sites(finished, list(dict.fromkeys(names))) + at)
     if not found:
         raise SettingError(
-            f"{finished.folder} has no cluster at {', '.join(names) or 'any threshold'}; name "
-            "another --threshold, or a point with --at."
+            f"{finished.folder} has no cluster at {', '.join(names)}; name another threshold, or "
+            "a point with --at."
         )
     return found
 
@@ -107,35 +114,29 @@ def effects_at(
 
     Parameters
     ----------
+    result : path
+        The folder.
     device : backend and threads
         Where.
-    result, thresholds, points, masks, clusters
-        As for `opened` and `chosen_sites`.
+    thresholds, points, masks, clusters
+        As for `chosen_sites`.
     """
+    from gpu_sdm.finished import open_result
+
+    finished = open_result(result)
+    sites = chosen_sites(finished, thresholds, points, masks, clusters)
+    return finished, effects_of(finished, sites, device)
+
+
+def effects_of(
+    finished: Finished, sites: Sequence[Site], device: tuple[str, int | None]
+) -> SiteEffects:
+    """Fit the studies of a result again at sites."""
     from gpu_sdm import terminal
     from gpu_sdm.findings.refit import site_effects
 
     with terminal.StageProgress() as progress:
-        finished, analysis = opened(result, *device, progress)
-        sites = chosen_sites(finished, thresholds, points, masks, clusters)
-        return finished, site_effects(analysis, sites, progress)
-
-
-def new_folder(folder: Path) -> Path:
-    """Make a folder to write tables into.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be made.
-    """
-    from gpu_sdm.errors import OutputError
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise OutputError(f"{folder} cannot be created ({exc.strerror}).") from exc
-    return folder
+        return site_effects(prepared(finished, *device, progress), sites, progress)
 
 
 def show_table(
@@ -146,10 +147,13 @@ def show_table(
 ) -> None:
     """Print a table on stderr, then a dim line per note.
 
+    What is wider than the terminal goes into further tables below, which begin with the same
+    first columns: those aligned left, which say what a row is of.
+
     Parameters
     ----------
     title : str
-        Above it.
+        Above it, as it is: names of files and columns may hold brackets.
     columns : mapping of str to callable
         Heading -> what to write of a row. Headings that end with "<" are aligned left.
     rows, notes
@@ -161,16 +165,49 @@ def show_table(
 
     from gpu_sdm import terminal
 
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    for heading in columns:
-        left = heading.endswith("<")
-        table.add_column(
-            heading.removesuffix("<"), justify="left" if left else "right", overflow="fold"
-        )
-    for row in rows:
-        table.add_row(*(escape(write(row)) for write in columns.values()))
     console = terminal.open_console(wide=WIDE)
-    console.print(table)
+    left = [heading.endswith("<") for heading in columns]
+    cells = [[h.removesuffix("<") for h in columns]]
+    cells += [[write(row) for write in columns.values()] for row in rows]
+    width = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for number, chosen in enumerate(_pages(width, left, console.width)):
+        table = Table(
+            title=None if number else escape(title), box=box.SIMPLE_HEAD, title_justify="left"
+        )
+        for c in chosen:
+            justify: Literal["left", "right"] = "left" if left[c] else "right"
+            table.add_column(escape(cells[0][c]), justify=justify, overflow="fold")
+        for row_cells in cells[1:]:
+            table.add_row(*(escape(row_cells[c]) for c in chosen))
+        console.print(table)
+    show_notes(notes)
+
+
+def _pages(width: Sequence[int], left: Sequence[bool], most: int) -> list[list[int]]:
+    """Divide columns among tables of at most so many characters; all have the first columns.
+
+    Texts may be folded, numbers not; columns without a character are left out.
+    """
+    first = list(range(left.index(False))) if False in left else list(range(len(left)))
+    room = [min(w, FOLDED) if at_left else w for w, at_left in zip(width, left, strict=True)]
+    for c in first:
+        room[c] = min(width[c], most // 3)
+    pages, page = [], list(first)
+    for c in (c for c in range(len(first), len(left)) if width[c]):
+        if len(page) > len(first) and sum(room[i] + 3 for i in (*page, c)) + 1 > most:
+            pages.append(page)
+            page = list(first)
+        page.append(c)
+    return [*pages, page]
+
+
+def show_notes(notes: Sequence[str]) -> None:
+    """Print dim lines on stderr."""
+    from rich.markup import escape
+
+    from gpu_sdm import terminal
+
+    console = terminal.open_console()
     for note in notes:
         console.print(escape(note), highlight=False, style="dim", soft_wrap=True)
 
@@ -187,12 +224,33 @@ def name(row: Mapping[str, Any]) -> str:
     return f"{row['cluster']} {row['kind']}" if row["cluster"] else str(row["kind"])
 
 
+def interval(low: str, high: str, digits: int = 2) -> Callable[[Mapping[str, Any]], str]:
+    """Make the writer of an interval between two columns; `-` where there is none."""
+
+    def write(row: Mapping[str, Any]) -> str:
+        if row[low] != row[low]:
+            return "-"
+        return f"{row[low]:.{digits}f} to {row[high]:.{digits}f}"
+
+    return write
+
+
 def number(column: str, digits: int = 2) -> Callable[[Mapping[str, Any]], str]:
     """Make the writer of a column of numbers; `-` where there is none."""
 
     def write(row: Mapping[str, Any]) -> str:
         value = row[column]
         return "-" if value is None or value != value else f"{value:.{digits}f}"
+
+    return write
+
+
+def small(column: str) -> Callable[[Mapping[str, Any]], str]:
+    """Make the writer of a column of p, three digits however small; `-` where there is none."""
+
+    def write(row: Mapping[str, Any]) -> str:
+        p = row[column]
+        return "-" if p is None or p != p else f"{p:.3g}"
 
     return write
 

@@ -41,12 +41,12 @@ def bias(
     """Egger's test, funnel data and the excess of significant studies at clusters and peaks."""
     from gpu_sdm import terminal
     from gpu_sdm.findings import bias as findings
-    from gpu_sdm.io.tables import write_tsv
+    from gpu_sdm.io.tables import new_folder, write_tsv
 
     _, effects = shared.effects_at(result, (backend, threads), threshold, at, mask)
     rows = findings.bias(effects, regressor, significance)
     funnel, doubts = findings.funnel(effects), findings.doubts(effects, rows)
-    folder = shared.new_folder(out or result / "bias")
+    folder = new_folder(out or result / "bias")
     write_tsv(folder / "bias.tsv", list(rows[0]), rows)
     write_tsv(folder / "funnel.tsv", list(funnel[0]), funnel)
     columns = {

@@ -93,19 +93,12 @@ def _error(error: Any) -> dict[str, Any]:
     return {"message": str(error), "path": path, "line": error.line}
 
 
-def _small(row: Mapping[str, Any]) -> str:
-    p = row["p_one_sided"]
-    return "-" if p is None else f"{p:.3g}"
-
-
 def _lacking(row: Mapping[str, Any]) -> str:
     missing = row["covariates_missing"]
     return ", ".join(missing) if len(missing) <= 3 else str(len(missing))
 
 
 def _show(found: Checked, everything: bool) -> None:
-    from rich.markup import escape
-
     from gpu_sdm import terminal
 
     rows = found.rows()
@@ -115,7 +108,7 @@ def _show(found: Checked, everything: bool) -> None:
         "n2": shared.text("n2"),
         "df": shared.text("df"),
         "t_thr": shared.number("t_thr", 4),
-        "p": _small,
+        "p": shared.small("p_one_sided"),
         "peaks": shared.text("peaks"),
         "unknown": shared.text("unknown_heights"),
         "max |t|": shared.number("largest_t"),
@@ -125,9 +118,7 @@ def _show(found: Checked, everything: bool) -> None:
     }
     if rows:
         note = "p: one-sided, of t_thr. unknown: peaks whose height is not reported. missing: "
-        shared.show_table(
-            escape(str(found.path)), columns, rows, [note + "covariates without a value."]
-        )
+        shared.show_table(str(found.path), columns, rows, [note + "covariates without a value."])
     for doubt in found.doubts():
         kind, messages = doubt["kind"].replace("_", " "), doubt["messages"]
         advice = f" To do: {doubt['advice']}" if doubt["advice"] else ""
@@ -151,7 +142,7 @@ def _show_suggestions(rows: list[dict[str, Any]]) -> None:
         "study<": shared.text("study"),
         "df": shared.text("df"),
         "t_thr": shared.number("t_thr", 4),
-        "p": _small,
+        "p": shared.small("p_one_sided"),
         "smallest |t|": shared.number("smallest_t", 4),
         "t of p": shared.number("t_of_p", 4),
         "suggested": shared.number("suggested", 4),

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from gpu_sdm.commands import _on_result as shared
+
 
 def combine(
     project: Annotated[
@@ -40,8 +42,6 @@ def combine(
     ] = 0.5,
 ) -> None:
     """Copy a project with contrasts of one sample marked as such; permute averages them."""
-    import shlex
-
     from gpu_sdm import terminal
     from gpu_sdm.errors import SettingError
     from gpu_sdm.findings.combine import combine as fill
@@ -56,8 +56,7 @@ def combine(
     chosen = named(studies, dataset.names)
     filled = fill(dataset, chosen, name, correlation)
     terminal.show_notices(convert(filled, out, to))
-    words = ["gpu-sdm", "permute", str(out), "--out", "RESULT"]
-    words += ["--sample-correlation", f"{correlation:g}"]
     terminal.say(f"{', '.join(chosen)}: contrasts of {name}, one study in what follows. Run:")
-    terminal.say(f"  {shlex.join(words)}")
+    words = ("permute", out, "--out", "RESULT", "--sample-correlation", f"{correlation:g}")
+    terminal.say(f"  {shared.command(*words)}")
     print(out)  # noqa: T201 -- the contract: last line of stdout is the path of the result

@@ -27,7 +27,7 @@ def conjunction(
         "side<": lambda row: "+" if row["side"] == "positive" else "-",
         "MNI x y z": shared.place,
         "min z": shared.number("sdm_z"),
-        "p": shared.number("p", 4),
+        "p": shared.small("p"),
         "z of 1": shared.number("sdm_z_first"),
         "z of 2": shared.number("sdm_z_second"),
         "voxels": lambda row: f"{row['voxels']:,}",

@@ -43,7 +43,7 @@ def contrast(
         "side<": lambda row: "1 > 2" if row["side"] == "positive" else "1 < 2",
         "MNI x y z": shared.place,
         "z": shared.number("sdm_z"),
-        "p": shared.number("p", 4),
+        "p": shared.small("p"),
         "g1 - g2": shared.number("g"),
         "voxels": lambda row: f"{row['voxels']:,}",
         "label<": shared.text("label"),

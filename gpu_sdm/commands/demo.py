@@ -18,21 +18,29 @@ def demo(
         int, typer.Option("--permutations", "-n", min=1, help="Permutations.")
     ] = 500,
     voxel_size: opt.VoxelSize = 4,
+    force: Annotated[bool, typer.Option("--force", help="Compute a finished result anew.")] = False,
     as_json: opt.AsJson = False,
 ) -> None:
     """Write a small project (eleven studies, SIMULATED peaks) and analyse it."""
     from gpu_sdm import terminal
+    from gpu_sdm.commands._on_result import command
     from gpu_sdm.commands.permute import permute
     from gpu_sdm.demo import write_demo
 
     project, out = write_demo(folder), folder / "result"
+    same = ("permute", project, "--out", out, "--voxel-size", voxel_size)
     terminal.say(
         "The peaks of this project are SIMULATED (11 case-control studies on pain empathy in "
-        "mental disorders, their real sizes and thresholds). It is the same as: gpu-sdm permute "
-        f"{project} --out {out} --voxel-size {voxel_size} --permutations {permutations}"
+        "mental disorders, their real sizes and thresholds). It is the same as: "
+        + command(*same, "--permutations", permutations)
     )
-    permute(project, out, permutations=permutations, voxel_size=voxel_size, as_json=as_json)
+    permute(
+        project, out, permutations=permutations, voxel_size=voxel_size, force=force, as_json=as_json
+    )
+    further = (
+        ("threshold", out, "--map", "uncorrected", "--p", 0.0025), ("jackknife", out), ("bias", out)
+    )  # fmt: skip
     terminal.say(
-        f"What comes next: gpu-sdm threshold {out} --map uncorrected --p 0.0025, gpu-sdm jackknife "
-        f"{out}, gpu-sdm bias {out}; gpu-sdm --help lists all."
+        f"What comes next: {', '.join(command(*words) for words in further)}; "
+        "gpu-sdm --help lists all."
     )

@@ -33,13 +33,13 @@ def extract(
     """Effect, variance, interval and weight of every study, ready for a forest plot."""
     from gpu_sdm.errors import SettingError
     from gpu_sdm.findings import extract as findings
-    from gpu_sdm.io.tables import write_tsv
+    from gpu_sdm.io.tables import new_folder, write_tsv
 
     if not (at or mask or clusters):
         raise SettingError("nothing to extract; give --at X,Y,Z, --mask FILE or --clusters NAME.")
     _, effects = shared.effects_at(result, (backend, threads), clusters, at, mask, clusters=False)
     rows, each = findings.extract(effects), findings.imputations(effects)
-    folder = shared.new_folder(out or result / "extract")
+    folder = new_folder(out or result / "extract")
     write_tsv(folder / "extract.tsv", list(rows[0]), rows)
     write_tsv(folder / "imputations.tsv", list(each[0]), each)
     columns = {
@@ -47,7 +47,7 @@ def extract(
         "n1": shared.text("n1"),
         "n2": shared.text("n2"),
         "g": shared.number("g"),
-        "95 % interval": lambda row: f"{row['ci_low']:.2f} to {row['ci_high']:.2f}",
+        "95 % interval": shared.interval("ci_low", "ci_high"),
         "weight %": shared.number("weight", 1),
         "known<": lambda row: "yes" if row["known"] else "",
     }

@@ -19,21 +19,18 @@ def grade(
     as_json: opt.AsJson = False,
 ) -> None:
     """Grade the evidence at peaks: convincing, highly suggestive, suggestive, weak, none."""
-    from gpu_sdm import terminal
     from gpu_sdm.errors import SettingError
     from gpu_sdm.findings import grade as findings
-    from gpu_sdm.findings.refit import site_effects
-    from gpu_sdm.io.tables import write_tsv
+    from gpu_sdm.finished import open_result
+    from gpu_sdm.io.tables import new_folder, write_tsv
 
-    with terminal.StageProgress() as progress:
-        finished, analysis = shared.opened(result, backend, threads, progress)
-        found = shared.chosen_sites(finished, threshold, at, None)
-        sites = [s for s in found if len(s.voxels) == 1]
-        if not sites:
-            raise SettingError(f"{result} has no peak there; name a point with --at.")
-        rows = findings.grade(site_effects(analysis, sites, progress))
+    finished = open_result(result)
+    sites = [s for s in shared.chosen_sites(finished, threshold, at, None) if len(s.voxels) == 1]
+    if not sites:
+        raise SettingError(f"{result} has no peak there; name a point with --at.")
+    rows = findings.grade(shared.effects_of(finished, sites, (backend, threads)))
     flat = [{**row, "lacking": "; ".join(row["lacking"])} for row in rows]
-    folder = shared.new_folder(out or result / "grade")
+    folder = new_folder(out or result / "grade")
     write_tsv(folder / "grade.tsv", list(flat[0]), flat)
     columns = {
         "threshold<": shared.text("threshold"),
@@ -43,9 +40,7 @@ def grade(
         "cases": shared.text("cases"),
         "p": lambda row: f"{row['p_two_sided']:.2g}",
         "I2 %": shared.number("i2", 1),
-        "95 % prediction": lambda row: (
-            f"{row['prediction_low']:.2f} to {row['prediction_high']:.2f}"
-        ),
+        "95 % prediction": shared.interval("prediction_low", "prediction_high"),
         "Egger p": shared.number("egger_p", 3),
         "excess p": shared.number("excess_p", 3),
         "for the next class<": shared.text("lacking"),

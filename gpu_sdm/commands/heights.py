@@ -21,7 +21,7 @@ def heights(
     from gpu_sdm.errors import InputError
     from gpu_sdm.findings.peak_heights import peak_heights
     from gpu_sdm.io import read
-    from gpu_sdm.io.tables import write_tsv
+    from gpu_sdm.io.tables import new_folder, write_tsv
 
     groups = peak_heights(read(project))
     if not groups:
@@ -32,8 +32,8 @@ def heights(
         "g": shared.number("g", 3),
         "SE": shared.number("se", 3),
         "z": shared.number("z", 3),
-        "p": shared.number("p", 6),
-        "95 % interval": lambda row: f"{row['ci_low']:.3f} to {row['ci_high']:.3f}",
+        "p": shared.small("p"),
+        "95 % interval": shared.interval("ci_low", "ci_high", 3),
     }
     for group in groups:
         df = len(group.studies) - 1
@@ -41,6 +41,6 @@ def heights(
         title = f"height of {group.side} peaks, {group.threshold} threshold"
         shared.show_table(title, columns, group.rows(), [note])
     if out is not None:
-        write_tsv(shared.new_folder(out) / "heights.tsv", list(rows[0]), rows)
+        write_tsv(new_folder(out) / "heights.tsv", list(rows[0]), rows)
     if out is not None or as_json:
         shared.finish(out or project, as_json, {"heights": rows})

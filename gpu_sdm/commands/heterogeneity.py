@@ -27,11 +27,11 @@ def heterogeneity(
     """Q, I2, H2, tau2 and the prediction interval at clusters, peaks and points."""
     from gpu_sdm.findings.heterogeneity import I2_CAP
     from gpu_sdm.findings.heterogeneity import heterogeneity as describe
-    from gpu_sdm.io.tables import write_tsv
+    from gpu_sdm.io.tables import new_folder, write_tsv
 
     finished, effects = shared.effects_at(result, (backend, threads), threshold, at, mask)
     rows = describe(effects, finished.map("i2"), level)
-    folder = shared.new_folder(out or result / "heterogeneity")
+    folder = new_folder(out or result / "heterogeneity")
     write_tsv(folder / "heterogeneity.tsv", list(rows[0]), rows)
     notes = [
         "cluster: each study's mean effect over its voxels, whose I2 errs low; beside it the mean "
@@ -47,17 +47,13 @@ def heterogeneity(
         "g": shared.number("g"),
         "Q": shared.number("q"),
         "df": shared.text("df"),
-        "p": shared.number("p_q", 4),
+        "p": shared.small("p_q"),
         "I2 %": shared.number("i2", 1),
         "voxels (max)": lambda row: (
             f"{row['i2_voxels_mean']:.1f} ({row['i2_voxels_max']:.1f})" if row["voxels"] > 1 else ""
         ),
         "tau2": shared.number("tau2", 3),
-        f"{100 * level:g} % prediction": lambda row: (
-            "-"
-            if row["prediction_low"] != row["prediction_low"]
-            else f"{row['prediction_low']:.2f} to {row['prediction_high']:.2f}"
-        ),
+        f"{100 * level:g} % prediction": shared.interval("prediction_low", "prediction_high"),
         "label<": shared.text("label"),
     }
     shared.show_table("heterogeneity", columns, rows, notes)

@@ -47,14 +47,14 @@ def jackknife(
     """Leave out one study at a time and see which clusters survive."""
     from gpu_sdm import terminal
     from gpu_sdm.findings.jackknife import jackknife as run
+    from gpu_sdm.finished import open_result
 
-    folder = out or result / "jackknife"
+    finished, folder = open_result(result), out or result / "jackknife"
     with terminal.StageProgress() as progress, terminal.StopAfterStep(progress) as step:
         try:
-            finished, analysis = shared.opened(result, backend, threads, step)
             found = run(
                 finished,
-                analysis,
+                shared.prepared(finished, backend, threads, step),
                 folder,
                 studies=study or (),
                 thresholds=threshold or (),

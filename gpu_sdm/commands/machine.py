@@ -91,11 +91,12 @@ def cache(
 
 def _show(folder: Path, entries: Sequence[Entry]) -> None:
     """List the cache by kind."""
+    from rich.markup import escape
     from rich.table import Table
 
     from gpu_sdm import terminal
 
-    table = Table(title=f"cache {folder}", title_justify="left")
+    table = Table(title=escape(f"cache {folder}"), title_justify="left")
     for column in ("kind", "files", "MB"):
         table.add_column(column, justify="left" if column == "kind" else "right")
     for kind in (*sorted({e.kind for e in entries}), "all"):

@@ -9,11 +9,15 @@ from gpu_sdm.commands import _on_result as shared
 from gpu_sdm.commands import _options as opt
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gpu_sdm.analysis import Analysis
+    from gpu_sdm.findings.sites import Site
     from gpu_sdm.result import Result
 
 AS_SOURCE = "as that of OUT, else as for permute"
 MOST_PLOTS = 20
+Point = tuple[float, float, float]  # MNI millimetres
 
 
 def _setting(panel: str, text: str, **more: Any) -> Any:
@@ -143,8 +147,9 @@ def model(
         "sample_correlation": sample_correlation,
         "statistic": tuple(s.value for s in statistic) if statistic else None,
     }  # fmt: skip
-    if formula is None and subgroup is None and plot and out is None:
-        _plot(source, plot, backend, threads, as_json)
+    points = [shared.point(text, "--plot") for text in plot or ()]
+    if formula is None and subgroup is None and points and out is None:
+        _plot(source, points, backend, threads, as_json)
         return
     if (formula is None) == (subgroup is None) or out is None:
         raise SettingError(
@@ -159,7 +164,7 @@ def model(
     chosen = get_backend(backend, threads, announce=terminal.say)
     if subgroup is None:
         settings = replace(settings, formula=formula, contrast=tuple(contrast or ()))
-        result = _run(dataset, settings, chosen, out, force, plot, as_json)
+        result = _run(dataset, settings, chosen, out, force, points, as_json)
         shared.report_of(None, out, no_report)
         shared.finish(out, as_json, shared.found_in(result))
         return
@@ -168,7 +173,7 @@ def model(
     rows = []
     for one in models:
         own = replace(settings, formula=one.formula, contrast=(one.contrast,))
-        result = _run(dataset, own, chosen, out / one.folder, force, None, as_json)
+        result = _run(dataset, own, chosen, out / one.folder, force, (), as_json)
         shared.report_of(None, out / one.folder, no_report)
         rows.append({"folder": one.folder, "contrast": one.contrast, **_row(result)})
     _show(rows, out)
@@ -181,18 +186,19 @@ def _run(
     backend: Any,
     out: Path,
     force: bool,
-    plot: list[str] | None,
+    points: Sequence[Point],
     as_json: bool,
 ) -> Result:
     """Run one model and draw its bubble plots."""
     from gpu_sdm import terminal
     from gpu_sdm.analysis import prepare
+    from gpu_sdm.findings.bubble import require_moderator
+    from gpu_sdm.findings.sites import point_sites
     from gpu_sdm.pipeline import execute
 
     analysis = prepare(dataset, settings, backend)
-    if plot:
-        from gpu_sdm.findings.bubble import require_moderator
-
+    where = point_sites(analysis.space, points)  # refused before hours of work, not after them
+    if where:
         require_moderator(analysis.design)
     terminal.show_summary(analysis, "model", as_json)
     with terminal.StageProgress() as progress, terminal.StopAfterStep(progress) as step:
@@ -204,22 +210,22 @@ def _run(
             raise
     terminal.show_result(result, as_json)
     if analysis.design.moderator and len(analysis.design.contrast) == 1:
-        _bubbles(analysis, out, plot)
+        _bubbles(analysis, out, where)
     return result
 
 
-def _bubbles(analysis: Analysis, out: Path, plot: list[str] | None) -> None:
+def _bubbles(analysis: Analysis, out: Path, chosen: list[Site]) -> None:
     """Draw at the chosen voxels, or at the peaks of the clusters that survive a correction."""
     from gpu_sdm import terminal
     from gpu_sdm.errors import SettingError
     from gpu_sdm.findings import bubble, sites
     from gpu_sdm.findings.refit import site_effects
     from gpu_sdm.finished import open_result
+    from gpu_sdm.io.tables import new_folder
 
-    finished = open_result(out)
-    if plot:
-        where = sites.point_sites(finished.space, [shared.point(p) for p in plot])
-    else:
+    where = chosen
+    if not chosen:
+        finished = open_result(out)
         names = [n for n in sites.available_thresholds(finished) if n.startswith("fwe")]
         peaks = [s for s in sites.cluster_sites(finished, names) if s.kind == "peak"]
         where = list({s.xyz_mm: s for s in peaks}.values())
@@ -232,24 +238,30 @@ def _bubbles(analysis: Analysis, out: Path, plot: list[str] | None) -> None:
         return
     effects = site_effects(analysis, where)
     try:
-        pictures = bubble.write(effects, shared.new_folder(out / "plots"))
+        pictures = bubble.write(effects, new_folder(out / "plots"))
     except SettingError as error:
-        if plot:
+        if chosen:
             raise
         terminal.say(str(error))
         return
     terminal.say(f"{len(pictures)} bubble plots in {out / 'plots'}")
 
 
-def _plot(source: Path, plot: list[str], backend: str, threads: int | None, as_json: bool) -> None:
+def _plot(
+    source: Path, points: Sequence[Point], backend: str, threads: int | None, as_json: bool
+) -> None:
     """Draw at chosen voxels of a finished model."""
     from gpu_sdm import terminal
     from gpu_sdm.findings.bubble import require_moderator
+    from gpu_sdm.findings.sites import point_sites
+    from gpu_sdm.finished import open_result
 
+    finished = open_result(source)
+    where = point_sites(finished.space, points)
     with terminal.StageProgress() as progress:
-        _, analysis = shared.opened(source, backend, threads, progress)
+        analysis = shared.prepared(finished, backend, threads, progress)
     require_moderator(analysis.design)
-    _bubbles(analysis, source, plot)
+    _bubbles(analysis, source, where)
     shared.finish(source / "plots", as_json, {})
 
 

@@ -67,12 +67,9 @@ def _effects(
     """Make the analysis again only where a figure needs the studies' effects."""
 
     def make(sites: Sequence[Site]) -> SiteEffects:
-        from gpu_sdm import terminal
-        from gpu_sdm.findings.refit import site_effects
+        from gpu_sdm.finished import open_result
 
-        with terminal.StageProgress() as progress:
-            _, analysis = shared.opened(source.folder, backend, threads, progress)
-            return site_effects(analysis, sites, progress)
+        return shared.effects_of(open_result(source.folder), sites, (backend, threads))
 
     return make
 
@@ -195,6 +192,7 @@ def plot(
     from gpu_sdm.figures.palette import Look
     from gpu_sdm.figures.save import save
     from gpu_sdm.findings.maps import open_source
+    from gpu_sdm.io.tables import new_folder
 
     source = open_source(result)
     rule = rule_of(source, threshold, p)
@@ -217,7 +215,7 @@ def plot(
     for kind in KINDS if every else [str(k) for k in asked]:
         try:
             for name, figure in KINDS[kind](plotter):
-                shared.new_folder(folder)  # not before there is something to write
+                new_folder(folder)  # not before there is something to write
                 for suffix in dict.fromkeys(formats or (Format.png,)):
                     written.append(save(figure, folder / f"{name}.{suffix}", dpi))
                     terminal.say(str(written[-1]))

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from gpu_sdm.commands import _on_result as shared
 from gpu_sdm.commands import _options as opt
 
 
@@ -48,11 +47,12 @@ def prisma(
     from gpu_sdm.figures.prisma import prisma as draw
     from gpu_sdm.figures.save import save
     from gpu_sdm.findings.prisma import STUDIES, read_flow
+    from gpu_sdm.io.tables import new_folder
 
     flow = read_flow(counts)
     figure = draw(flow, look=None if width is None else Look(width_mm=width))
     if out.parent != Path():
-        shared.new_folder(out.parent)
+        new_folder(out.parent)
     save(figure, out)
     terminal.say(f"{flow.n(STUDIES)} studies included; every sum is right.")
     print(out)  # noqa: T201 -- the contract: last line of stdout is the path of the result

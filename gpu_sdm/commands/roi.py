@@ -37,15 +37,16 @@ def roi(
     from gpu_sdm.findings.regions import regions_of
     from gpu_sdm.findings.roi import analyse_regions
     from gpu_sdm.finished import open_result
-    from gpu_sdm.io.tables import write_json, write_tsv
+    from gpu_sdm.io.tables import new_folder, write_json, write_tsv
 
-    sites = regions_of(region or (), preset or (), open_result(result).space)
+    finished = open_result(result)
+    sites = regions_of(region or (), preset or (), finished.space)
     with terminal.StageProgress() as progress:
-        _, analysis = shared.opened(result, backend, threads, progress)
+        analysis = shared.prepared(finished, backend, threads, progress)
         if permutations is not None:
             analysis = analysis.with_permutations(permutations)
         found = analyse_regions(analysis, sites, progress)
-    folder = shared.new_folder(out or result / "roi")
+    folder = new_folder(out or result / "roi")
     write_tsv(folder / "roi.tsv", list(found.rows[0]), found.rows)
     write_json(
         folder / "roi.json",
@@ -63,7 +64,7 @@ def roi(
         "voxels": lambda row: f"{row['voxels']:,}",
         "g": shared.number("g"),
         "z": shared.number("z"),
-        "p": shared.number("p", 4),
+        "p": shared.small("p"),
         "peak +": shared.place,
         "z +": shared.number("peak_z"),
         "FWE voxel +": shared.number("p_fwe_voxel", 4),

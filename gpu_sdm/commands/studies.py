@@ -14,8 +14,6 @@ from gpu_sdm.commands import _options as opt
 if TYPE_CHECKING:
     from gpu_sdm.findings.group_comparisons import Compared
 
-WIDEST = 8  # columns of a table on the terminal, the study aside; more make a further one below
-
 
 def studies(
     project: opt.Input,
@@ -44,23 +42,21 @@ def studies(
     from gpu_sdm.findings.group_comparisons import compare_groups
     from gpu_sdm.findings.study_tables import study_tables
     from gpu_sdm.io import read_all
+    from gpu_sdm.io.tables import new_folder
 
     dataset = read_all(project)
     further = [c.strip() for c in columns.split(",") if c.strip()]
     tables = study_tables(dataset.studies, further)
     compared = compare_groups(dataset.studies)
     for table in tables:
-        first, *others = table.rows[0]
-        for start in range(0, max(len(others), 1), WIDEST):
-            heads = (first, *others[start : start + WIDEST])
-            left = _left(table.rows)
-            columns_shown = {f"{h}<" if h in left else h: shared.text(h) for h in heads}
-            shared.show_table(table.caption, columns_shown, table.rows)
+        left = _left(table.rows)
+        shown = {f"{h}<" if h in left else h: shared.text(h) for h in table.rows[0]}
+        shared.show_table(table.caption, shown, table.rows)
     _show(compared)
     for note in compared.notes:
         terminal.say(note)
     if out is not None:
-        _write(shared.new_folder(out), tables, compared)
+        _write(new_folder(out), tables, compared)
     content: dict[str, Any] = {t.name: t.rows for t in tables}
     content |= {"totals": compared.totals, "tests": compared.tests, "notes": compared.notes}
     shared.finish(project if out is None else out, as_json, content)

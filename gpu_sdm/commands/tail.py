@@ -20,13 +20,13 @@ def tail(
     """Corrected p of clusters by a generalised Pareto tail: below what permutations can count."""
     from gpu_sdm.findings.tail import BELOW, tail_table
     from gpu_sdm.finished import open_result
-    from gpu_sdm.io.tables import write_tsv
+    from gpu_sdm.io.tables import new_folder, write_tsv
     from gpu_sdm.tails import BEYOND
 
     finished = open_result(result)
     sites = [s for s in shared.chosen_sites(finished, threshold, at, None) if s.kind != "peak"]
     rows = tail_table(finished, sites)
-    folder = shared.new_folder(out or result / "tail")
+    folder = new_folder(out or result / "tail")
     write_tsv(folder / "tail.tsv", list(rows[0]), rows)
     permutations = next(iter(finished.maxima().values())).shape[1]
     floor = 1 / (BEYOND * permutations)

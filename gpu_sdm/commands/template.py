@@ -100,7 +100,7 @@ def show(
     from gpu_sdm.templates import default_mask
 
     size = voxel_size if file is None else voxel_size_of(file)
-    place = _numbers(peak)
+    place = shared.point(peak, "--peak")
     template = load_template(file, size)
     inside = None if mask is None else read_mask(mask, size)
     name = "built-in grey-matter template" if file is None else str(file)
@@ -119,16 +119,6 @@ def show(
         _show_directions(rows)
     if out is not None:
         print(out)  # noqa: T201 -- the contract
-
-
-def _numbers(peak: str) -> tuple[float, float, float]:
-    from gpu_sdm.errors import SettingError
-
-    try:
-        x, y, z = (float(part) for part in peak.replace(",", " ").split())
-    except ValueError as error:
-        raise SettingError(f"--peak is {peak!r}; give three millimetres as {PEAK}.") from error
-    return x, y, z
 
 
 def _domain(facts: dict[str, Any], own_mask: bool) -> dict[str, str]:

@@ -154,44 +154,31 @@ def threshold(
 
 def show(found: Thresholded) -> None:
     """Print the clusters on stderr."""
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
-
     from gpu_sdm import terminal
 
-    console = terminal.open_console()
-    wide = console.width >= WIDE and bool(found.atlases)
-    table = Table(title=found.rule.name, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    columns = ["side", "MNI x y z", "SDM-Z", "p", "g", "I2 %", "voxels", "label"]
-    for column in [*columns, "covers"] if wide else columns:
-        left, place = column in ("side", "label", "covers"), column == "MNI x y z"
-        table.add_column(
-            column, justify="left" if left else "right", overflow="fold", no_wrap=place
-        )
-    for row in found.clusters:
-        cells = [
-            f"{row['cluster']} {'+' if row['side'] == 'positive' else '-'}",
-            f"{row['x_mm']} {row['y_mm']} {row['z_mm']}",
-            f"{row['sdm_z']:.2f}",
-            f"{row['p']:.3g}",
-            f"{row['g']:.2f}",
-            f"{row['i2']:.1f}",
-            f"{row['voxels']:,}",
-            row["label"],
-        ]
-        if wide:
-            cells.append("; ".join(row[f"shares_{found.atlases[0]}"].split("; ")[:SHOWN_REGIONS]))
-        table.add_row(*(escape(cell) for cell in cells))
-    console.print(table if found.clusters else f"no cluster at {found.rule.name}", highlight=False)
+    columns = {
+        "side<": lambda row: f"{row['cluster']} {'+' if row['side'] == 'positive' else '-'}",
+        "MNI x y z": shared.place,
+        "SDM-Z": shared.number("sdm_z"),
+        "p": shared.small("p"),
+        "g": shared.number("g"),
+        "I2 %": shared.number("i2", 1),
+        "voxels": lambda row: f"{row['voxels']:,}",
+        "label<": shared.text("label"),
+    }
+    if found.atlases and terminal.open_console(wide=shared.WIDE).width >= WIDE:
+        shares = f"shares_{found.atlases[0]}"
+        columns["covers<"] = lambda row: "; ".join(row[shares].split("; ")[:SHOWN_REGIONS])
     n = sum(found.passing.values())
-    console.print(
+    note = (
         f"{n:,} voxels pass; {sum(len(c.voxels) for c in found.found):,} in "
         f"{len(found.found)} clusters, {len(found.peaks)} peaks. p: {found.named.says}. "
-        f"{found.named.caveat}",
-        highlight=False,
-        soft_wrap=True,
-        style="dim",
+        f"{found.named.caveat}"
     )
+    if found.clusters:
+        shared.show_table(found.rule.name, columns, found.clusters, [note])
+    else:
+        terminal.say(f"no cluster at {found.rule.name}")
+        shared.show_notes([note])
     for notice in found.notices:
         terminal.warn(notice.message)

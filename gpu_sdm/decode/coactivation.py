@@ -57,7 +57,9 @@ class Coactivation:
         """(V,) probability of the seed given a peak here, both equally likely before (0.5)."""
         share, rest = self.active / self.studies, self.active_others / self.others
         both = PRIOR * share + (1 - PRIOR) * rest
-        return np.divide(PRIOR * share, both, out=np.full(len(both), np.nan), where=both > 0)
+        nowhere = np.full(len(both), np.nan)
+        found: np.ndarray = np.divide(PRIOR * share, both, out=nowhere, where=both > 0)
+        return found
 
 
 def two_way(
@@ -94,7 +96,8 @@ def one_way(a: np.ndarray, n: int) -> np.ndarray:
     mean = a.mean()
     below = mean * (n - mean)
     chi2 = (a - mean) ** 2 * n / below if below > 0 else np.zeros_like(a)
-    return np.sign(a - mean) * np.sqrt(chi2)
+    z: np.ndarray = np.sign(a - mean) * np.sqrt(chi2)
+    return z
 
 
 def total_counts(

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage, special
+from scipy import special
 
 from gpu_sdm.data import _freeze
 from gpu_sdm.decode.coactivation import Coactivation
 from gpu_sdm.errors import InputError, SettingError, SpaceError
 from gpu_sdm.inference import fdr_q
 from gpu_sdm.io._nifti_file import sha256
+from gpu_sdm.io.image_effects import interpolated, positions
 from gpu_sdm.io.volumes import read_volume
 from gpu_sdm.spaces import Space
 
@@ -60,7 +61,7 @@ def read_connectivity(
     ----------
     path : path
         3-D NIfTI of r in MNI space on any grid; interpolated linearly. Voxels that are not finite
-        have no data.
+        have no data, nor has what lies between them for the greater part.
     space : Space
         Grid and mask of the analysis.
     r_min : float
@@ -89,8 +90,10 @@ def read_connectivity(
             "(give r, not Fisher's z or t).",
             path,
         )
-    r, covered = _on_mask(data, there, affine, space)
-    if not (covered & (r != 0)).any():
+    r = interpolated(data[there], there, positions(affine, space))
+    covered = np.isfinite(r)
+    r = np.where(covered, r, 0.0)
+    if not (r != 0).any():
         raise SpaceError(
             f"{path}: the map is 0 or without data in the whole mask; wanted r in MNI space."
         )
@@ -101,24 +104,6 @@ def read_connectivity(
     tested = z * np.sqrt(n - 3)
     p = np.where(covered, 2 * special.ndtr(-np.abs(tested)), 1.0)
     return Connectivity(path, sha256(path), z, tested, passes & (fdr_q(p) <= q))
-
-
-def _on_mask(
-    data: np.ndarray, there: np.ndarray, affine: np.ndarray, space: Space
-) -> tuple[np.ndarray, np.ndarray]:
-    """Interpolate to the mask: r (V,), 0 without data, and (V,) bool where over half is there."""
-    to_file = np.linalg.inv(affine) @ space.affine
-    at = to_file[:3, :3] @ space.ijk().T + to_file[:3, 3:]
-    # Coinciding centres take the value itself, not a mixture by the last bits of an inverse.
-    at = np.where(np.abs(at - np.rint(at)) < 1e-4, np.rint(at), at)
-
-    def here(volume: np.ndarray) -> np.ndarray:
-        return ndimage.map_coordinates(volume, at, order=1, mode="grid-constant", cval=0.0)
-
-    share = here(there.astype(np.float64))
-    covered = share > 0.5
-    value = here(np.where(there, data, 0).astype(np.float64))
-    return np.where(covered, value / np.where(covered, share, 1), 0.0), covered
 
 
 def conjunction(coactivation: Coactivation, connectivity: Connectivity, q: float) -> np.ndarray:

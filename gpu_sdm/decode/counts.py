@@ -8,7 +8,7 @@ import numba as nb
 import numpy as np
 
 from gpu_sdm.ops._op import Op
-from gpu_sdm.spaces import Space
+from gpu_sdm.spaces import Space, transformed
 
 
 def sphere(radius_mm: float, voxel_size: int) -> np.ndarray:
@@ -21,8 +21,8 @@ def sphere(radius_mm: float, voxel_size: int) -> np.ndarray:
 
 def nearest_voxels(xyz_mm: np.ndarray, space: Space) -> np.ndarray:
     """(n, 3) int32 voxels nearest to millimetres (n, 3); half-way ones go to the even voxel."""
-    inverse = np.linalg.inv(space.affine)
-    return np.rint(xyz_mm @ inverse[:3, :3].T + inverse[:3, 3]).astype(np.int32)
+    ijk: np.ndarray = np.rint(transformed(np.linalg.inv(space.affine), xyz_mm)).astype(np.int32)
+    return ijk
 
 
 def study_counts(

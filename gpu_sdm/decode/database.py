@@ -276,7 +276,7 @@ def open_database(
         match["source"],
         match["type"],
         {p.name: sha256(p) for p in (path, studies, features, words)},
-        int(moved.sum()),
+        int(moved[with_peaks].sum()),
     )
 
 

@@ -218,22 +218,23 @@ def decode(
     Raises
     ------
     SettingError
-        If every seed has too few studies, or none of the terms can be tested.
+        If every seed has too few studies, or all there are, or none of the terms can be tested.
     """
     tested = usable_terms(database, keep, rules.min_term_studies)
     selections = [studies_at(database, s, space, rules.radius_mm) for s in seeds]
+    why = [_unfit(s, chosen, rules, database) for s, chosen in zip(seeds, selections, strict=True)]
     refused = [
-        {**s.row(), "studies": int(chosen.sum()), "why": _too_few(s, chosen, rules, database)}
-        for s, chosen in zip(seeds, selections, strict=True)
-        if chosen.sum() < rules.min_studies
+        {**s.row(), "studies": int(chosen.sum()), "why": text}
+        for s, chosen, text in zip(seeds, selections, why, strict=True)
+        if text
     ]
     if len(refused) == len(seeds):
         raise SettingError(" ".join(str(row["why"]) for row in refused))
     total = total_counts(database, space, rules.kernel_mm)
     found = []
-    for i, (seed, chosen) in enumerate(zip(seeds, selections, strict=True)):
+    for i, (seed, chosen, text) in enumerate(zip(seeds, selections, why, strict=True)):
         progress("seeds", i, len(seeds))
-        if chosen.sum() < rules.min_studies:
+        if text:
             continue
         map_of = (connectivity or {}).get(seed.number)
         coactive = coactivation(database, chosen, space, total, rules.kernel_mm)
@@ -243,12 +244,18 @@ def decode(
     return Decoded(database, space, rules, atlas, found, refused)
 
 
-def _too_few(seed: Seed, chosen: np.ndarray, rules: Rules, database: Database) -> str:
+def _unfit(seed: Seed, chosen: np.ndarray, rules: Rules, database: Database) -> str:
+    """Say why the studies of a seed cannot be compared with the others; empty if they can."""
+    n, of = int(chosen.sum()), f"of the {len(chosen):,} studies of {database.label}"
     where = "in the cluster" if seed.site.kind == "cluster" else f"<= {rules.radius_mm:g} mm away"
-    return (
-        f"({seed.where}): {int(chosen.sum())} of the {len(chosen):,} studies of {database.label} "
-        f"have a peak {where}, and --min-studies is {rules.min_studies}: too few to tell."
-    )
+    if n < rules.min_studies:
+        return (
+            f"({seed.where}): {n} {of} have a peak {where}, and --min-studies is "
+            f"{rules.min_studies}: too few to tell."
+        )
+    if n == len(chosen):
+        return f"({seed.where}): all {of} have a peak {where}: there are no others to compare with."
+    return ""
 
 
 def map_files(found: SeedFound, q: float) -> dict[str, tuple[np.ndarray, str, str]]:

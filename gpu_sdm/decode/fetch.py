@@ -13,6 +13,7 @@ from typing import Any
 
 from gpu_sdm.decode.database import KNOWN, Database, default_folder, open_database
 from gpu_sdm.errors import InputError, OutputError, SettingError
+from gpu_sdm.io.claimed import abandoned, remove
 
 # What is fetched of all that NiMARE offers: Neurosynth's 400 topics alone are larger than this.
 SELECTION: dict[str, dict[str, Any]] = {
@@ -70,12 +71,17 @@ def fetch(name: str) -> Database:
     if folder.is_dir():
         return open_database(folder)
     extract = _extract()
+    for left in abandoned(folder, "partial"):
+        remove(left)
     partial = folder.with_name(f".{name}.{os.getpid()}.partial")
     try:
         try:
             partial.mkdir(parents=True)
         except OSError as error:
-            raise OutputError(f"{partial} cannot be created ({error.strerror}).") from error
+            raise OutputError(
+                f"{partial} cannot be created ({error.strerror}); set GPU_SDM_CACHE to a folder "
+                "that you may write to."
+            ) from error
         _download(extract, name, partial)
         inner = partial / name
         database = open_database(inner if inner.is_dir() else partial)
@@ -83,7 +89,10 @@ def fetch(name: str) -> Database:
             database.folder.rename(folder)
         except OSError as error:
             if not folder.is_dir():  # else another process was faster
-                raise OutputError(f"{folder} cannot be written ({error.strerror}).") from error
+                raise OutputError(
+                    f"{folder} cannot be written ({error.strerror}); set GPU_SDM_CACHE to another "
+                    "folder."
+                ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return open_database(folder)

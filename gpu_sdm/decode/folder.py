@@ -66,7 +66,7 @@ def save(
         write_tsv(folder / "overlap.tsv", OVERLAP, decoded.overlap)
         write_tsv(folder / "terms.tsv", (*SEED, "rank", *TERM), decoded.terms)
         write_tsv(folder / "terms_all.tsv", ("seed", *TERM), decoded.all_terms())
-        for name, content in (pictures or {}).items():
-            write_bytes(folder / name, content)
+        for name, picture in (pictures or {}).items():
+            write_bytes(folder / name, picture)
 
     return replace_folder(out, "run", identity, content, write)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -73,7 +74,7 @@ class Terms:
 
 
 def usable_terms(
-    database: Database, keep: np.ndarray, min_studies: int = MIN_STUDIES, least: float | None = None
+    database: Database, keep: np.ndarray, min_studies: int = MIN_STUDIES
 ) -> np.ndarray:
     """Positions of the terms that are tested.
 
@@ -85,15 +86,13 @@ def usable_terms(
         Those to look at.
     min_studies : int
         Terms of fewer studies are left out.
-    least : float, optional
-        Value from which on a study has a term; by default that of the database.
 
     Raises
     ------
     SettingError
         If none is left.
     """
-    count = _has(database, least).sum(axis=0)
+    count = _has(database).sum(axis=0)
     n = np.asarray(count).ravel()
     found = np.flatnonzero(keep & (n >= min_studies) & (n < len(database.ids)))
     if not len(found):
@@ -104,13 +103,12 @@ def usable_terms(
     return found
 
 
-def _has(database: Database, least: float | None):  # type: ignore[no-untyped-def]
-    return (database.values >= (database.least if least is None else least)).astype(np.int64)
+def _has(database: Database) -> Any:
+    """(K, T) sparse 1 where a study has a term."""
+    return (database.values >= database.least).astype(np.int64)
 
 
-def associate(
-    database: Database, selected: np.ndarray, tested: np.ndarray, least: float | None = None
-) -> Terms:
+def associate(database: Database, selected: np.ndarray, tested: np.ndarray) -> Terms:
     """Compare how often the studies of a seed and all others have each term.
 
     Parameters
@@ -121,8 +119,6 @@ def associate(
         Studies of the seed.
     tested : (t,) int
         From `usable_terms`.
-    least : float, optional
-        As there.
 
     Notes
     -----
@@ -136,7 +132,7 @@ def associate(
     .. [1] Yarkoni T et al. (2011) Large-scale automated synthesis of human functional
        neuroimaging data. Nature Methods 8:665-670.
     """
-    has = _has(database, least)[:, tested].tocsr()
+    has = _has(database)[:, tested].tocsr()
     n = np.asarray(has.sum(axis=0)).ravel()
     a = np.asarray(has[selected].sum(axis=0)).ravel()
     size, n_seed = len(selected), int(selected.sum())
@@ -167,4 +163,5 @@ def _correlation(database: Database, selected: np.ndarray, tested: np.ndarray) -
     share = selected.mean()
     cross = np.asarray(values.T @ selected.astype(np.float64)).ravel() / size - share * mean
     below = np.sqrt(np.maximum(square, 0) * share * (1 - share))
-    return np.divide(cross, below, out=np.full(len(mean), np.nan), where=below > 0)
+    r: np.ndarray = np.divide(cross, below, out=np.full(len(mean), np.nan), where=below > 0)
+    return r

@@ -42,10 +42,7 @@ def extract(at: SiteEffects) -> list[dict[str, Any]]:
     100
     """
     pooled, v, tau2 = at.pooled(), at.variances, at.tau2()
-    m, k, _ = at.effects.shape
-    g = at.effects.mean(0)
-    within = v.mean(0)
-    between = (1 + 1 / m) * at.effects.var(0, ddof=1) if m > 1 else np.zeros_like(g)
+    g, within, between = at.effects.mean(0), v.mean(0), at.imputation_variances()
     share = weights(v, tau2).mean(0)
     studies = at.analysis.design.dataset.studies
     bounds = at.analysis.bounds
@@ -77,7 +74,7 @@ def extract(at: SiteEffects) -> list[dict[str, Any]]:
             {
                 **site.row(),
                 "role": SUMMARY,
-                "study": f"{k} studies",
+                "study": f"{len(studies)} studies",
                 "n1": sum(study.n1 for study in studies),
                 "n2": sum(study.n2 for study in studies),
                 "g": pooled.g[s],
@@ -112,7 +109,8 @@ def weights(variances: np.ndarray, tau2: np.ndarray) -> np.ndarray:
         Sums to 100 over studies.
     """
     w = 1 / (variances + tau2[:, None])
-    return 100 * w / w.sum(axis=1, keepdims=True)
+    percent: np.ndarray = 100 * w / w.sum(axis=1, keepdims=True)
+    return percent
 
 
 def imputations(at: SiteEffects) -> list[dict[str, Any]]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,7 +13,7 @@ from gpu_sdm.data import Bounds, Dataset, Pooled
 from gpu_sdm.errors import CheckpointMismatch, OutputError, SettingError
 from gpu_sdm.findings.refit import everywhere
 from gpu_sdm.io.nifti import read_map, write_named_map
-from gpu_sdm.io.tables import write_json
+from gpu_sdm.io.tables import new_folder, stored_json, write_json
 from gpu_sdm.output import describe_difference
 from gpu_sdm.pipeline import execute
 from gpu_sdm.stages.bounds import PeakReach, peak_notices
@@ -112,8 +110,8 @@ def claim(folder: Path, analysis: Analysis) -> None:
     OutputError
         If it holds something else, or cannot be written.
     """
-    stored = _stored(folder / "jackknife.json")
-    if stored is not None and stored.get("program") == MARK:
+    stored = stored_json(folder / "jackknife.json")
+    if stored.get("program") == MARK:
         difference = describe_difference(analysis.settings, analysis.content(), stored)
         if difference:
             raise CheckpointMismatch(
@@ -123,20 +121,8 @@ def claim(folder: Path, analysis: Analysis) -> None:
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError(f"{folder} exists and holds no jackknife; choose another --out.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise OutputError(f"{folder} cannot be created ({exc.strerror}).") from exc
     identity = {"settings": analysis.settings.as_dict(), "content": analysis.content()}
-    write_json(folder / "jackknife.json", {"program": MARK} | identity)
-
-
-def _stored(path: Path) -> dict[str, Any] | None:
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return stored if isinstance(stored, dict) else None
+    write_json(new_folder(folder) / "jackknife.json", {"program": MARK} | identity)
 
 
 def plain_fold(analysis: Analysis, folder: Path, progress: Progress) -> dict[str, np.ndarray]:
@@ -145,7 +131,7 @@ def plain_fold(analysis: Analysis, folder: Path, progress: Progress) -> dict[str
     Parameters
     ----------
     analysis : Analysis
-        From `refit.without`.
+        From `without`.
     folder : path
         Of this fold.
     progress : callable
@@ -157,15 +143,12 @@ def plain_fold(analysis: Analysis, folder: Path, progress: Progress) -> dict[str
         `g se z tau2 i2 h2 q`.
     """
     content = analysis.content()
-    stored = _stored(folder / "fold.json")
-    if stored is not None and not describe_difference(analysis.settings, content, stored):
+    stored = stored_json(folder / "fold.json")
+    if stored and not describe_difference(analysis.settings, content, stored):
         return {name: read_map(folder / f"{name}.nii.gz", analysis.space) for name in MAPS}
     pooled, not_converged = everywhere(analysis, progress)
     maps = {name: np.asarray(getattr(pooled, name), np.float32) for name in MAPS}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise OutputError(f"{folder} cannot be created ({exc.strerror}).") from exc
+    new_folder(folder)
     for name, values in maps.items():
         write_named_map(folder, name, values, analysis.space)
     identity = {"settings": analysis.settings.as_dict(), "content": content}
@@ -186,7 +169,7 @@ def permuted_fold(
     Parameters
     ----------
     analysis : Analysis
-        From `refit.without`.
+        From `without`.
     permutations : int
         Number of permutations.
     folder : path
@@ -202,9 +185,9 @@ def permuted_fold(
         `g se z tau2 i2 h2 q` and the corrected p maps of both sides.
     """
     analysis = analysis.with_permutations(permutations)
-    stored = _stored(folder / "run.json")
+    stored = stored_json(folder / "run.json")
     finished = (
-        stored is not None
+        bool(stored)
         and not describe_difference(analysis.settings, analysis.content(), stored)
         and stored["settings"]["permutations"] >= permutations
     )

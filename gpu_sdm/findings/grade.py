@@ -26,22 +26,19 @@ CLASSES = {
 }
 
 
-def largest_study(at: SiteEffects, level: float = 0.95) -> tuple[str, np.ndarray, np.ndarray]:
+def largest_study(at: SiteEffects) -> tuple[str, np.ndarray, np.ndarray]:
     """Give the study with most subjects (the first of equals) and its interval of g at S sites.
 
     Returns
     -------
     name : str
     low, high : (S,) float64
-        Normal interval; mean and variance over imputations by Rubin's rules.
+        Normal 95 % interval; mean and variance over imputations by Rubin's rules.
     """
     terms: StudyTerms = at.terms
     k = int(np.argmax(terms.n1 + terms.n2))
-    effects, m = at.effects[:, k], len(at.effects)
-    total = at.variances[:, k].mean(0)
-    if m > 1:
-        total = total + (1 + 1 / m) * effects.var(0, ddof=1)
-    g, half = effects.mean(0), float(ndtri((1 + level) / 2)) * np.sqrt(total)
+    total = at.variances[:, k].mean(0) + at.imputation_variances()[k]
+    g, half = at.effects[:, k].mean(0), float(ndtri(0.975)) * np.sqrt(total)
     return at.names[k], g - half, g + half
 
 

@@ -78,7 +78,9 @@ def _fold_row(
     }
 
 
-def _summary_row(site: Site, rows: Sequence[Mapping[str, Any]], z: float, g: float) -> dict:
+def _summary_row(
+    site: Site, rows: Sequence[Mapping[str, Any]], z: float, g: float
+) -> dict[str, Any]:
     weakest = min(rows, key=lambda row: math.copysign(1, z) * row["z_peak"])
     return {
         **{k: v for k, v in site.row().items() if k not in ("site", "kind", "voxels")},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -40,10 +40,9 @@ class Source:
 
     def dataset(self, compat: bool) -> Dataset:
         """Read the project."""
-        if self.finished is not None and compat == self.finished.settings.sdm_compat:
-            return self.finished.dataset()
-        path = self.path if self.finished is None else Path(self.finished.run["project"])
-        return read(path, compat=compat)
+        if self.finished is None:
+            return read(self.path, compat=compat)
+        return self.finished.dataset(compat)
 
 
 def open_source(path: Path) -> Source:
@@ -56,8 +55,6 @@ def open_source(path: Path) -> Source:
     """
     if not (path / "run.json").is_file():
         return Source(path, Settings(), None)
-    from dataclasses import replace
-
     finished = open_result(path)
     plain = replace(finished.settings, covariates=(), formula=None, contrast=())
     return Source(path, plain, finished)

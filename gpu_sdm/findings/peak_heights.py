@@ -10,11 +10,11 @@ import numpy as np
 from scipy.special import chdtrc, ndtr
 
 from gpu_sdm.data import Dataset, Study
+from gpu_sdm.findings.extract import Z95
 from gpu_sdm.ops.pool import random_effects
 from gpu_sdm.stages.effects import hedges_g, study_terms
 from gpu_sdm.stages.samples import averaging_factor, merge_samples
 
-Z95 = 1.959963984540054
 GROUPS = ("uncorrected", "corrected", "")  # of the column `threshold`; empty: not given
 SIDES = {"positive": 1.0, "negative": -1.0}
 

@@ -87,7 +87,8 @@ def read_flow(path: Path) -> Flow:
     separator = "\t" if "\t" in header else ";" if ";" in header and "," not in header else ","
     numbered = _cells(lines, separator, path)
     if not numbered or tuple(c.lower() for c in numbered[0][1][:2]) != COLUMNS:
-        raise InputError("has no header box,n; the first row names these two columns.", path, 1)
+        line = numbered[0][0] if numbered else 1
+        raise InputError("has no header box,n; the first row names these two columns.", path, line)
     found: dict[tuple[bool, str], list[tuple[str, int, int]]] = {}
     for line, cells in numbered[1:]:
         other, name, part = _box(cells[0], path, line)
@@ -184,15 +185,15 @@ def inconsistencies(flow: Flow) -> list[str]:
             continue
         into, says = None, ""
         for name, less in ((SCREENED, REMOVED), (SOUGHT, EXCLUDED), (ASSESSED, LOST)):
-            first = boxes.get(IDENTIFIED)
+            first, box = boxes.get(IDENTIFIED), boxes.get(name)
             if into is None:
-                if first is None:
+                if first is None:  # other methods may begin with what was sought
+                    into, says = (box.n, _said(name, box)) if box else (None, "")
                     continue
                 into, says = first.n, _said(IDENTIFIED, first)
             out = boxes.get(less)
             left = into - (out.n if out else 0)
             minus = f" - {_said(less, out)}" if out else ""
-            box = boxes.get(name)
             if box is None:
                 if left < 0:
                     wrong.append(f"{where}{says}{minus} is below 0")

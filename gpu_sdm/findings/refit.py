@@ -62,12 +62,25 @@ class SiteEffects:
     @property
     def contrast(self) -> np.ndarray:
         """(Q,) combination of coefficients that the analysis tests; of several the first."""
-        return self.analysis.design.contrast[0]
+        first: np.ndarray = self.analysis.design.contrast[0]
+        return first
 
     @property
     def variances(self) -> np.ndarray:
         """(M, K, S) sampling variance of each effect, that of Hedges g at its value."""
-        return self.terms.c[:, None] + self.terms.v2[:, None] * self.effects**2
+        variances: np.ndarray = self.terms.c[:, None] + self.terms.v2[:, None] * self.effects**2
+        return variances
+
+    def imputation_variances(self) -> np.ndarray:
+        """(K, S) what not knowing an effect adds to its variance, by Rubin's rules.
+
+        (1 + 1/M) times the variance of g over the M imputations; 0 of one alone.
+        """
+        m = len(self.effects)
+        if m == 1:
+            return np.zeros(self.effects.shape[1:])
+        added: np.ndarray = (1 + 1 / m) * self.effects.var(0, ddof=1)
+        return added
 
     def pooled(self) -> Pooled:
         """Meta-analyse the sites as a run does its voxels; each (S,)."""
@@ -95,11 +108,11 @@ def _part(space: Space, voxels: np.ndarray) -> Space:
     return Space(space.voxel_size, space.embed(chosen) > 0)
 
 
-def surroundings(space: Space, voxels: np.ndarray) -> np.ndarray:
-    """Positions in the mask, in order, of all voxels that the smoothing mixes into `voxels`."""
+def surroundings(space: Space, voxels: np.ndarray, times: int = 1) -> np.ndarray:
+    """Positions in the mask, in order, of all voxels that smoothing `times` mixes into `voxels`."""
     from scipy.ndimage import maximum_filter
 
-    reach = int(TRUNCATE * SMOOTHING_MM / space.voxel_size + 0.5)
+    reach = times * int(TRUNCATE * SMOOTHING_MM / space.voxel_size + 0.5)
     chosen = np.zeros(space.n_voxels, bool)
     chosen[voxels] = True
     near = maximum_filter(space.embed(chosen) > 0, 2 * reach + 1, mode="constant")
@@ -118,7 +131,9 @@ def fit(analysis: Analysis, voxels: np.ndarray, progress: Progress = silent) -> 
     progress : callable
         Called with (stage, done, total).
     """
-    around = surroundings(analysis.space, voxels)
+    compat = analysis.settings.sdm_compat
+    # There tau2 is smoothed that follows from the smoothed mean
+    around = surroundings(analysis.space, voxels, 2 if compat else 1)
     whole = len(around) == analysis.space.n_voxels
     bounds = analysis.bounds
     found = estimate(
@@ -128,6 +143,7 @@ def fit(analysis: Analysis, voxels: np.ndarray, progress: Progress = silent) -> 
         analysis.space if whole else _part(analysis.space, around),
         analysis.backend.name,
         lambda done, total: progress("likelihood", done, total),
+        compat=compat,
     )
     inside = np.searchsorted(around, voxels)
     return RandomEffects(

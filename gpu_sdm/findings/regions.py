@@ -77,21 +77,23 @@ def parse_region(text: str, space: Space) -> list[Site]:
         If a file cannot be used.
     """
     name, named, rest = text.partition("=")
-    name, rest = (name.strip(), rest.strip()) if named else ("", text.strip())
+    if not named or Path(text.strip()).is_file():  # a folder's name may hold an =
+        name, named, rest = "", "", text
+    name, rest = name.strip(), rest.strip()
     if not rest or (named and not name):
         raise SettingError(
             f"--roi is {text!r}; write ATLAS:STRUCTURE+STRUCTURE, NAME=ATLAS:STRUCTURE or "
             "NAME=FILE.nii.gz."
         )
-    where, colon, structures = rest.rpartition(":")
-    if not colon:
-        if not rest.lower().endswith((".nii", ".nii.gz")):
-            raise SettingError(
-                f"--roi is {text!r}: {rest!r} is neither a NIfTI file nor ATLAS:STRUCTURE, such "
-                "as AAL2:Insula_L+Insula_R."
-            )
+    if rest.lower().endswith((".nii", ".nii.gz")):  # C:\mask.nii too, which is no structure of C
         site = region_site(space, Path(rest))
         return [_site(name or site.name, site.voxels)]
+    where, colon, structures = rest.rpartition(":")
+    if not colon:
+        raise SettingError(
+            f"--roi is {text!r}: {rest!r} is neither a NIfTI file nor ATLAS:STRUCTURE, such "
+            "as AAL2:Insula_L+Insula_R."
+        )
     atlas = open_atlas(where)
     if atlas.notice is not None:
         raise SettingError(f"{where} is not there. {atlas.notice.message}")

@@ -8,8 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gpu_sdm.data import Study
+from gpu_sdm.errors import InputError
+from gpu_sdm.io._text import shown
 
 MISSING = "NA"
+ROUNDING = 1e-9  # percent; 100 times a share need not be 100 in the last bit
 
 
 def _words(meaning: Mapping[str, str]) -> dict[str, str]:
@@ -146,18 +149,27 @@ class Columns:
         -------
         callable or None
             Study -> percent, NaN where missing; None where no column says. A name that does not
-            say percent, share or number is taken as percent.
+            say percent, share or number is taken as percent. It raises InputError where that is
+            less than 0 or more than 100.
         """
         for form in ("percent", "", "share", "count"):
             name = self.name(quantity, group, form)
             if name is not None:
-                return lambda s: value(s, name) * _to_percent(form, size(s, group))
+                return lambda s: _percent(s, name, form, size(s, group))
         males = self.percent("male", group) if quantity == "female" else None
         return None if males is None else lambda s: 100.0 - males(s)
 
 
-def _to_percent(form: str, subjects: int) -> float:
-    return {"share": 100.0, "count": 100.0 / max(subjects, 1)}.get(form, 1.0)
+def _percent(study: Study, name: str, form: str, subjects: int) -> float:
+    given = value(study, name)
+    percent = given * {"share": 100.0, "count": 100.0 / max(subjects, 1)}.get(form, 1.0)
+    if percent < 0 or percent > 100 + ROUNDING:
+        of = f" of {subjects} subjects" if form == "count" else ""
+        raise InputError(
+            f"study {shown(study.name)} has {name} = {given:g}{of}, which is {percent:.4g} %; "
+            "correct it, or the name of the column: it may say percent, share or n."
+        )
+    return min(percent, 100.0)
 
 
 def size(study: Study, group: str) -> int:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gpu_sdm.data import Dataset
-from gpu_sdm.errors import InputError, TooFewStudies
+from gpu_sdm.errors import InputError
 from gpu_sdm.io import flat, nimads, nimare_files, sdm_table, sleuth, xlsx
 from gpu_sdm.io._keep_on import Ledger
+from gpu_sdm.io._text import unreadable
 from gpu_sdm.io._thresholds import Assumed, with_unused
 
 __all__ = ["READERS", "Assumed", "Reader", "read", "read_all"]
@@ -28,8 +29,7 @@ def _read_sdm(path: Path, compat: bool, assumed: Assumed | None, ledger: Ledger 
         return sdm_table.read_sdm_project(path, compat, ledger)
     own = Ledger()
     dataset = with_unused(sdm_table.read_sdm_project(path, compat, own), own, assumed)
-    enough = len(dataset.studies) >= 2
-    errors = [e for e in own.errors if not (enough and isinstance(e, TooFewStudies))]
+    errors = own.errors_with(len(dataset.studies))
     if ledger is not None:
         ledger.errors += errors
         ledger.names += own.names
@@ -65,7 +65,7 @@ def format_of(path: Path) -> str:
         fits = [name for name, reader in READERS.items() if reader.sniff(path)]
         exists = path.exists()
     except OSError as exc:
-        raise InputError(f"cannot be read ({exc.strerror or exc}).", path) from exc
+        raise unreadable(exc, path) from exc
     if len(fits) == 1:
         return fits[0]
     if fits:
@@ -137,7 +137,7 @@ def read(
     try:
         return READERS[name].read(path, compat, assumed, ledger)
     except OSError as exc:
-        raise InputError(f"cannot be read ({exc.strerror or exc}).", path) from exc
+        raise unreadable(exc, path) from exc
 
 
 def read_all(path: Path | str, assumed: Assumed | None = None) -> Dataset:
@@ -152,8 +152,7 @@ def read_all(path: Path | str, assumed: Assumed | None = None) -> Dataset:
     """
     path, ledger = Path(path), Ledger()
     dataset = with_unused(read(path, assumed=assumed, ledger=ledger), ledger, None)
-    enough = len(dataset.studies) >= 2
-    errors = [e for e in ledger.errors if not (enough and isinstance(e, TooFewStudies))]
+    errors = ledger.errors_with(len(dataset.studies))
     if errors:
         raise errors[0]
     return dataset

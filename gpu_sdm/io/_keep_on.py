@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from gpu_sdm.data import Study
-from gpu_sdm.errors import InputError
+from gpu_sdm.errors import InputError, TooFewStudies
 
 
 @dataclass(slots=True)
@@ -21,6 +21,10 @@ class Ledger:
     errors: list[InputError] = field(default_factory=list)
     unused: list[Study] = field(default_factory=list)  # their t_threshold is NaN
     names: list[str] = field(default_factory=list)  # all studies, in the order of the input
+
+    def errors_with(self, studies: int) -> list[InputError]:
+        """Give the errors that stand once the unused studies are put back, which makes so many."""
+        return [e for e in self.errors if studies < 2 or not isinstance(e, TooFewStudies)]
 
 
 @contextmanager

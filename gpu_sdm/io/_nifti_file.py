@@ -18,6 +18,7 @@ from typing import IO, Any
 import numpy as np
 
 from gpu_sdm.errors import InputError
+from gpu_sdm.io._text import unreadable
 
 MOST_VOXELS = 2**26  # 0.5 mm over the whole head; 256 MiB as float32
 LARGEST_OFFSET = 2**24  # bytes of header and extensions before the data
@@ -64,10 +65,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
             f"cannot be unpacked ({error}); it is damaged or cut short: copy it again.", path
         ) from error
     except OSError as error:
-        raise InputError(
-            f"cannot be read ({error.strerror or error}); check that it is a file you may read.",
-            path,
-        ) from error
+        raise unreadable(error, path) from error
 
 
 def sha256(path: Path) -> str:
@@ -82,10 +80,7 @@ def sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise InputError(
-            f"cannot be read ({error.strerror or error}); check that it is a file you may read.",
-            path,
-        ) from error
+        raise unreadable(error, path) from error
 
 
 def read_header(path: Path, stack: bool = False) -> Header:

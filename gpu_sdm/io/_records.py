@@ -199,7 +199,7 @@ def _peaks(
             raise InputError(
                 f"study {shown(record.name)} has {KINDS[k].title} = {wrong:g}; it must be "
                 f"{KINDS[k].domain}, and amount to a |t| of at most {LARGEST_T:g}.",
-                source if record.source else path,
+                path.parent / source,
                 where,
             )
         t[of] = found
@@ -208,7 +208,7 @@ def _peaks(
     xyz_mm = to_mni(reported, record.space)
     if compat:
         xyz_mm = np.trunc(xyz_mm) + 0.0  # -0 becomes 0
-    check_box(xyz_mm, reported, path.parent / source, lines, record.space)
+    check_box(xyz_mm, reported, path.parent / source, lines, f"the space {record.space}")
     plain = set(columns.kind) <= {"t", SIGN}
     peaks = Peaks(
         xyz_mm, reported, t, known, lines, record.space, source,

@@ -23,6 +23,13 @@ LARGEST_T = 1e4  # beyond it a column was misread, and effects would leave float
 DASHES = str.maketrans({"\u2212": "-", "\u2013": "-", "\u2011": "-"})
 
 
+def unreadable(error: OSError, path: Path) -> InputError:
+    """Say why the system does not let a file be read."""
+    return InputError(
+        f"cannot be read ({error.strerror or error}); check that it is a file you may read.", path
+    )
+
+
 def read_file(path: Path) -> bytes:
     """Content of a file of bounded size.
 
@@ -45,9 +52,7 @@ def read_file(path: Path) -> bytes:
                 )
             raw = file.read(size + 1)
     except OSError as exc:
-        raise InputError(
-            f"cannot be read ({exc.strerror or exc}); check that it is a file you may read.", path
-        ) from exc
+        raise unreadable(exc, path) from exc
     if len(raw) > size:
         raise InputError("grows while it is read; copy it, and give the copy.", path)
     return raw

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from gpu_sdm.data import Dataset, Notice, Study
 from gpu_sdm.errors import InputError
 from gpu_sdm.io._keep_on import Ledger
 from gpu_sdm.io._text import LARGEST_T, decimal_comma, number, shown
+from gpu_sdm.io.peak_files import peak_doubts
 from gpu_sdm.io.sdm_table import UNKNOWN
 from gpu_sdm.statistics import KINDS, to_t
 
@@ -69,8 +71,8 @@ def study_threshold(
     if not cell:
         raise InputError(
             f"study {shown(name)} has no threshold; fill it in, or let `gpu-sdm convert "
-            f"{path.name} OUTPUT --threshold-p 0.001` derive every missing t_thr from that p and "
-            "the study's n.",
+            f"{shlex.quote(str(path))} OUTPUT --threshold-p 0.001` derive every missing t_thr from "
+            "that p and the study's n.",
             path,
             line,
         )
@@ -103,6 +105,7 @@ def with_unused(dataset: Dataset, ledger: Ledger, assumed: Assumed | None) -> Da
     studies = sorted((*dataset.studies, *unused), key=lambda s: order[s.name])
     notices = tuple(n for n in dataset.notices if n.kind != MISSING)
     if unused and assumed is not None:
+        notices += tuple(n for s in unused for n in peak_doubts(s.peaks, s.t_threshold))
         notices += (assumed.notice(dataset.path.name, len(unused)),)
     elif unused:
         text = f"{dataset.path.name}: the thresholds of {len(unused)} studies are unknown; an "

@@ -32,10 +32,13 @@ def _json_names(path: Path, lines: list[str]) -> dict[int, str]:
         raise InputError(
             'wanted one JSON object of region numbers and names, e.g. {"1": "Insula_L"}.', path
         )
-    return {int(k): v.strip() for k, v in content.items()}
+    names = {int(k): v.strip() for k, v in content.items()}
+    if len(names) < len(content):  # "1" and "01"
+        raise InputError("gives one region number twice; keep one name of each.", path)
+    return names
 
 
-def _columns(path: Path, header: list[str]) -> tuple[int, int]:
+def _columns(path: Path, header: list[str], line: int) -> tuple[int, int]:
     """Positions of number and name in a header row."""
     lower = [cell.strip().lower() for cell in header]
     found = [
@@ -44,17 +47,19 @@ def _columns(path: Path, header: list[str]) -> tuple[int, int]:
     ]
     number, name = found
     if number is None or name is None:
-        wanted = f"{' or '.join(NUMBER_COLUMNS)} and a column {' or '.join(NAME_COLUMNS)}"
+        wanted = f"{' or '.join(NUMBER_COLUMNS)}, and a column {' or '.join(NAME_COLUMNS)}"
         raise InputError(
-            f"the header is {shown(' '.join(header))}; wanted a column {wanted}.", path, 1
+            f"the header is {shown(' '.join(header))}; wanted a column {wanted}.", path, line
         )
     return number, name
 
 
-def _rows(path: Path, lines: list[str], mark: str) -> Iterator[list[str]]:
-    reader = csv.reader(lines, delimiter=mark)
+def _rows(path: Path, lines: list[str], mark: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader((f"{line}\n" for line in lines), delimiter=mark)
     try:
-        yield from reader
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield reader.line_num, cells
     except csv.Error as error:
         raise InputError(
             f"cannot be split into cells ({error}); check the quotes.", path, reader.line_num
@@ -85,20 +90,19 @@ def read_region_names(path: Path | str) -> dict[int, str]:
     lines, _ = read_lines(path)
     if path.suffix.lower() == ".json":
         return _json_names(path, lines)
-    mark = max("\t;,", key=lambda m: lines[0].count(m))
+    first = next((line for line in lines if line.strip("\t;, ")), "")
+    mark = max("\t;,", key=first.count)
     names: dict[int, str] = {}
     number, name = 0, 1
-    for i, cells in enumerate(_rows(path, lines, mark), 1):
-        if not any(cell.strip() for cell in cells):
-            continue
-        if i == 1 and not _is_number(cells[0]):
-            number, name = _columns(path, cells)
+    for row, (i, cells) in enumerate(_rows(path, lines, mark)):
+        if row == 0 and not _is_number(cells[0]):
+            number, name = _columns(path, cells, i)
             continue
         if len(cells) <= max(number, name):
             raise InputError(
                 f"wanted a number and a name, found {shown(mark.join(cells))}.", path, i
             )
-        key, region = cells[number].strip(), cells[name].strip()
+        key, region = cells[number].strip(), " ".join(cells[name].split())
         if not _is_number(key) or not region:
             raise InputError(
                 f"wanted a whole number and a name, found {shown(key)} and {shown(region)}.",
@@ -109,7 +113,7 @@ def read_region_names(path: Path | str) -> dict[int, str]:
             raise InputError(f"region {key} appears a second time.", path, i)
         names[int(key)] = region
     if not names:
-        raise InputError("holds no region.", path)
+        raise InputError("holds no region; write a number and a name in each row.", path)
     return names
 
 

@@ -7,10 +7,12 @@ import glob
 import os
 import shutil
 from pathlib import Path
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING
 
 from gpu_sdm.errors import OutputError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 ATTEMPTS = 3  # at a lock that another process removes as it finishes
 
@@ -69,6 +71,8 @@ class ClaimedFolder:
         OutputError
             If it cannot be written, or another process works in it.
         """
+        from filelock import FileLock, Timeout  # the engine and its benches do without
+
         path = self.path / "lock"
         for _ in range(ATTEMPTS):
             try:
@@ -87,7 +91,10 @@ class ClaimedFolder:
                     "for it, or choose another --out."
                 ) from exc
             except OSError as exc:
-                raise OutputError(f"{self.path} cannot be written ({exc.strerror}).") from exc
+                raise OutputError(
+                    f"{self.path} cannot be written ({exc.strerror}); choose a folder you may "
+                    "write to."
+                ) from exc
             self._lock = lock
             if path.exists():
                 return

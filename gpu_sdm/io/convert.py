@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from gpu_sdm.io._text import number, shown
 from gpu_sdm.io._write_flat import write_csv, write_sdm, write_tsv_table, write_xlsx
 from gpu_sdm.io._write_nimads import write_nimads
 from gpu_sdm.io.images import ENDINGS
+from gpu_sdm.io.sdm_table import TABLE
 from gpu_sdm.io.sleuth import write_sleuth
 from gpu_sdm.io.tables import sync_folder
 
@@ -116,7 +116,10 @@ def convert(
                 _check(dataset, made, name)
             _put(made, out, Path(scratch))
     except OSError as error:
-        raise OutputError(f"{out} cannot be written: {error.strerror or error}.") from error
+        raise OutputError(
+            f"{out} cannot be written: {error.strerror or error}; choose a folder that you may "
+            "write to."
+        ) from error
     return tuple(notices)
 
 
@@ -124,19 +127,24 @@ def _replaceable(out: Path, name: str) -> bool:
     """Whether nothing else than such an output is lost with what is at `out`."""
     if name != "sdm":
         return out.is_file()
-    return out.is_dir() and all(
-        p.is_file() and p.name.lower().endswith((".txt", *ENDINGS)) for p in out.iterdir()
-    )
+    if not out.is_dir():
+        return False
+    names = {p.name.lower(): p.is_file() for p in out.iterdir()}
+    ours = all(file and name.endswith((".txt", *ENDINGS)) for name, file in names.items())
+    return ours and (TABLE in names or not names)  # somebody's notes are text files too
 
 
 def _put(made: Path, out: Path, scratch: Path) -> None:
     """Move what was made to `out`."""
+    old = scratch / "old"  # removed with the scratch
     if made.is_dir() and out.exists():
-        out.rename(scratch / "old")
-    if made.is_dir():
-        shutil.move(made, out)
-    else:
+        out.rename(old)
+    try:
         made.replace(out)
+    except OSError:
+        if old.exists():
+            old.rename(out)
+        raise
     sync_folder(out.parent)
 
 

@@ -11,7 +11,7 @@ from gpu_sdm.coordinates import CONVERSIONS
 from gpu_sdm.data import Dataset, Notice
 from gpu_sdm.errors import InputError
 from gpu_sdm.io._keep_on import Ledger, noted
-from gpu_sdm.io._records import MOST_PEAKS, Record, is_missing, to_dataset
+from gpu_sdm.io._records import Record, is_missing, to_dataset
 from gpu_sdm.io._table_rows import (
     MOST_COLUMNS,
     MOST_STUDIES,
@@ -22,7 +22,7 @@ from gpu_sdm.io._table_rows import (
 )
 from gpu_sdm.io._text import decimal_comma, first_text, number, read_lines, shown
 from gpu_sdm.io._thresholds import Assumed
-from gpu_sdm.io.peak_files import NO_PEAKS, SIGNS
+from gpu_sdm.io.peak_files import MOST_PEAKS, NO_PEAKS, SIGNS
 from gpu_sdm.io.tables import unguarded
 from gpu_sdm.statistics import KINDS
 

@@ -43,7 +43,7 @@ def has_data(values: np.ndarray) -> np.ndarray:
     voxels, or any at the image's edge. Maps rounded to a few digits hold true zeros; these lie
     alone.
     """
-    with_data = np.isfinite(values)
+    with_data: np.ndarray = np.isfinite(values)
     label, count = ndimage.label(values == 0)
     if count:
         background = np.bincount(label.ravel(), minlength=count + 1) >= HOLE
@@ -55,20 +55,21 @@ def has_data(values: np.ndarray) -> np.ndarray:
     return with_data
 
 
-def _positions(image: ImageFile, space: Space) -> np.ndarray:
-    """(3, V) where the analysed voxels lie in the image, in its voxels."""
-    to_image = np.linalg.inv(image.affine) @ space.affine
+def positions(affine: np.ndarray, space: Space) -> np.ndarray:
+    """(3, V) where the analysed voxels lie in an image of that affine, in its voxels."""
+    to_image = np.linalg.inv(affine) @ space.affine
     at = to_image[:3, :3] @ space.ijk().T + to_image[:3, 3:]
     whole = np.rint(at)
     # Coinciding centres take the value itself, not a mixture by the last bits of an inverse.
-    return np.where(np.abs(at - whole) < PICKED, whole, at)
+    picked: np.ndarray = np.where(np.abs(at - whole) < PICKED, whole, at)
+    return picked
 
 
 def resampling(image: ImageFile, space: Space) -> str:
     """Say how an image comes to the analysis grid: "none", "voxels picked" or "linear"."""
     if image.shape == space.shape and np.allclose(image.affine, space.affine, atol=1e-3):
         return "none"
-    at = _positions(image, space)
+    at = positions(image.affine, space)
     return "voxels picked" if (at == np.rint(at)).all() else "linear"
 
 
@@ -106,7 +107,7 @@ def read_study_map(image: ImageFile, space: Space, terms: StudyTerms) -> StudyMa
         given = read_data(image.companion, read_header(image.companion))
         with np.errstate(invalid="ignore"):
             there &= np.isfinite(given) & (given > 0)
-    at = _positions(image, space)
+    at = positions(image.affine, space)
     needed = _needed(at, image.shape) & there
     if not needed.any():
         raise InputError(
@@ -126,7 +127,7 @@ def read_study_map(image: ImageFile, space: Space, terms: StudyTerms) -> StudyMa
             "the table's column image.",
             image.path,
         )
-    on_mask = _interpolated(g, needed, at)
+    on_mask = interpolated(g, needed, at)
     if not np.isfinite(on_mask).any():
         raise InputError("holds data for less than half of every voxel of the mask.", image.path)
     ratio = np.nan
@@ -147,15 +148,16 @@ def _hedges_g(
 ) -> np.ndarray:
     j, unit = terms.j[0], terms.j[0] * np.sqrt(terms.c[0])
     n1, n2 = terms.n1[0], terms.n2[0]
-    if image.kind == "g":
-        return x
+    g = x
     if image.kind == "d":
-        return j * x
-    if image.kind == "z":
-        return unit * t_of_z(x, n1 + n2 - 2 if n2 else n1 - 1)
-    if image.kind == "contrast" and beside is not None:
-        return unit * x / beside
-    return unit * x
+        g = j * x
+    elif image.kind == "z":
+        g = unit * t_of_z(x, n1 + n2 - 2 if n2 else n1 - 1)
+    elif image.kind == "contrast" and beside is not None:
+        g = unit * x / beside
+    elif image.kind != "g":
+        g = unit * x
+    return g
 
 
 def _needed(at: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
@@ -171,16 +173,31 @@ def _needed(at: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     return needed
 
 
-def _interpolated(g: np.ndarray, needed: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """(V,) float64 from the values `g` of the voxels `needed`; NaN where under half is there."""
-    volume = np.zeros(needed.shape)
+def interpolated(values: np.ndarray, there: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Interpolate linearly between the voxels that have data.
+
+    Parameters
+    ----------
+    values : (n,) float
+        Those of the voxels with data, in the order of the image.
+    there : (X, Y, Z) bool
+        Which these are.
+    at : (3, V) float
+        Where, from `positions`.
+
+    Returns
+    -------
+    (V,) float64
+        NaN where under half of the weight lies on voxels with data.
+    """
+    volume = np.zeros(there.shape)
 
     def here() -> np.ndarray:
         return ndimage.map_coordinates(volume, at, order=1, mode="grid-constant", cval=0.0)
 
-    volume[needed] = 1
+    volume[there] = 1
     share = here()
-    volume[needed] = g
+    volume[there] = values
     missing = share < HALF
     return np.where(missing, np.nan, here() / np.where(missing, 1.0, share))
 

@@ -86,22 +86,24 @@ def dataset_of(
     notices: list[Notice] = []
     analyses = []
     for found in _analyses(content, path):
-        study, analysis = found.names
-        title = study if found.alone else f"{study}-{analysis}"
-        points = _list(found.analysis, "points", found.where, path)
-        reason = ""
-        if not points and _list(found.analysis, "images", found.where, path):
-            reason = "it has images and no coordinates"
-        elif not _sizes(found, path):
-            reason = "it has no sample size"
-        if reason:
-            text = f"{path.name}: study {shown(title)} is left out: {reason}."
-            notices.append(Notice("incomplete_study", text))
-        else:
-            analyses.append((title, found, points))
+        with noted(ledger):
+            study, analysis = found.names
+            title = study if found.alone else f"{study}-{analysis}"
+            points = _list(found.analysis, "points", found.where, path)
+            reason = ""
+            if not points and _list(found.analysis, "images", found.where, path):
+                reason = "it has images and no coordinates"
+            elif not _sizes(found, path):
+                reason = "it has no sample size"
+            if reason:
+                text = f"{path.name}: study {shown(title)} is left out: {reason}."
+                notices.append(Notice("incomplete_study", text))
+            else:
+                analyses.append((title, found, points))
     if not analyses:
         raise InputError(
-            f"holds no study that can be used ({len(notices)} without sample size or coordinates).",
+            f"holds no study that can be used ({len(notices)} without sample size or coordinates); "
+            "give studies sample_sizes in their metadata, and points.",
             path,
         )
     names, renamed = unique_names((title for title, *_ in analyses), path)

@@ -176,7 +176,7 @@ def read_peaks(
     xyz_mm = reported.copy() if space == NO_PEAKS else to_mni(reported, space)
     if compat:
         xyz_mm = np.trunc(xyz_mm) + 0.0  # -0 becomes 0
-    check_box(xyz_mm, reported, path, numbers, space)
+    check_box(xyz_mm, reported, path, numbers, f"the space {space} in the file name")
     peaks = Peaks(xyz_mm, reported, t, known, numbers, space, path.name)
     return peaks, peak_doubts(peaks, t_threshold), digest
 
@@ -206,7 +206,10 @@ def _parse(line: str, path: Path, line_number: int) -> tuple[list[float], bool]:
 def check_box(
     xyz_mm: np.ndarray, reported: np.ndarray, path: Path, lines: np.ndarray, space: str
 ) -> None:
-    """Refuse peaks outside the brain's box, which no grid could hold."""
+    """Refuse peaks outside the brain's box, which no grid could hold.
+
+    `space` says where the space is stated, as the other thing that may be wrong.
+    """
     outside = ((xyz_mm < BOX_LOW) | (xyz_mm > BOX_HIGH)).any(axis=1)
     if not outside.any():
         return
@@ -216,7 +219,7 @@ def check_box(
     )
     raise InputError(
         f"the peak ({_place(reported[row])}) is at MNI ({_place(xyz_mm[row])}) mm, outside the "
-        f"box {limits}; correct it, or the space {space} in the file name.",
+        f"box {limits}; correct it, or {space}.",
         path,
         int(lines[row]),
     )

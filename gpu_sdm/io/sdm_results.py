@@ -24,7 +24,8 @@ def _as_it_is(values: np.ndarray) -> np.ndarray:
 
 def _one_minus(values: np.ndarray) -> np.ndarray:
     # The negative sides of the corrected maps hold -(1-p).
-    return 1 - np.abs(values)
+    p: np.ndarray = 1 - np.abs(values)
+    return p
 
 
 # Our name -> (theirs, {} being the name of the model; what makes ours of it).

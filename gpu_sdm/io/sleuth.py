@@ -14,6 +14,7 @@ from gpu_sdm.io._records import SIGN, PeakColumns, Record, to_dataset, unique_na
 from gpu_sdm.io._table_rows import MOST_STUDIES, Row, too_many_studies
 from gpu_sdm.io._text import first_text, number, read_lines, shown
 from gpu_sdm.io._thresholds import Assumed
+from gpu_sdm.io._write_flat import exact
 from gpu_sdm.io.tables import write_bytes
 
 REFERENCE = re.compile(r"//\s*reference\s*=\s*(.*)", re.IGNORECASE)
@@ -146,7 +147,7 @@ def write_sleuth(dataset: Dataset, path: Path) -> list[Notice]:
             empty.append(study.name)
             continue
         xyz = (p.xyz_reported if talairach else p.xyz_mm)[keep]
-        rows = ("\t".join(repr(float(v)).removesuffix(".0") for v in place) for place in xyz)
+        rows = ("\t".join(map(exact, place)) for place in xyz)
         blocks.append("\n".join([f"// {study.name}", f"// Subjects={study.n}", *rows]) + "\n")
     write_bytes(path, "\n".join(blocks).encode())
     lost = ["heights, thresholds, covariates and kinds of coordinates are not written"]

@@ -14,10 +14,9 @@ from gpu_sdm.errors import InputError
 from gpu_sdm.io import _nifti_file
 from gpu_sdm.io._nifti_file import Header, read_header, sha256
 from gpu_sdm.io.image_effects import has_data
+from gpu_sdm.io.images import stem_of
 from gpu_sdm.io.volumes import TEMPLATE_MARK
 from gpu_sdm.spaces import SHAPES, grid_affine
-
-ENDINGS = (".nii", ".nii.gz")  # what is taken from a folder
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +64,8 @@ def find_images(given: Sequence[Path | str], without: Path | None = None) -> lis
     Parameters
     ----------
     given : sequence of path
-        Files, folders (every .nii and .nii.gz right in them) and patterns with `*`, `?`, `[`.
+        Files, folders (every visible .nii and .nii.gz right in them) and patterns with `*`, `?`,
+        `[`.
     without : path, optional
         A file that folders and patterns do not give: the one to be written.
 
@@ -84,7 +84,7 @@ def find_images(given: Sequence[Path | str], without: Path | None = None) -> lis
     for item in map(Path, given):
         named = False
         if item.is_dir():
-            files = [f for f in item.iterdir() if f.is_file() and f.name.endswith(ENDINGS)]
+            files = [f for f in item.iterdir() if f.is_file() and _is_image(f)]
             wanted = "holds no .nii or .nii.gz file"
         elif not item.exists() and any(sign in str(item) for sign in "*?["):
             files = [Path(f) for f in glob.glob(str(item), recursive=True)]  # noqa: PTH207
@@ -103,6 +103,11 @@ def find_images(given: Sequence[Path | str], without: Path | None = None) -> lis
                 raise InputError("is given twice; each subject counts once.", file)
             found[place] = file
     return sorted(found.values(), key=lambda f: (f.name, str(f)))
+
+
+def _is_image(path: Path) -> bool:
+    # macOS puts a ._NAME.nii.gz beside each file on a foreign disk, which is no image.
+    return stem_of(path) is not None and not path.name.startswith(".")
 
 
 def inspect(path: Path) -> SubjectFile:

@@ -50,8 +50,29 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"{path} cannot be written: {error.strerror}.") from error
+        remove(temporary)  # where the folder is no folder, not even that can be asked for
+        raise OutputError(
+            f"{path} cannot be written: {error.strerror or error}; choose a folder that you may "
+            "write to, with room on its disk."
+        ) from error
+
+
+def new_folder(folder: Path) -> Path:
+    """Make a folder to write into, unless it is there.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot be created ({error.strerror}); choose a folder in one that you may "
+            "write to."
+        ) from error
+    return folder
 
 
 def sync_folder(folder: Path) -> None:

@@ -102,7 +102,7 @@ def read_mask(path: Path | str, voxel_size: int) -> np.ndarray:
         If none of its voxels falls on the analysis grid.
     """
     data, affine = read_volume(path)
-    inside = np.isfinite(data) & (data != 0)
+    inside: np.ndarray = np.isfinite(data) & (data != 0)
     if not inside.any():
         raise InputError("the mask is empty: no voxel differs from 0.", path)
     shape, grid = SHAPES[voxel_size], grid_affine(voxel_size)
