@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from null_projects import CELLS, LEVELS, SIDES
+from page import between
 from scipy.stats import beta
 
 DOC = Path(__file__).parents[1] / "docs" / "calibration.md"
@@ -116,27 +117,15 @@ def _sensitivity(path: Path) -> list[str]:
     return [stored["caption"], "", *table]
 
 
-def between(text: str, name: str, lines: list[str]) -> str:
-    """Replace what stands between the markers of a table.
-
-    Raises
-    ------
-    ValueError
-        If a marker is missing.
-    """
-    first, last = f"<!-- {name} begins -->", f"<!-- {name} ends -->"
-    if text.count(first) != 1 or text.count(last) != 1:
-        raise ValueError(f"the text must hold {first!r} and {last!r} once each")
-    before, rest = text.split(first)
-    return f"{before}{first}\n{chr(10).join(lines)}\n{last}{rest.split(last)[1]}"
-
-
 def write_report(results: Mapping[str, Lines], folder: Path, doc: Path = DOC) -> Path:
     """Bring the tables of the page up to date; its prose stays as it is."""
     text = doc.read_text(encoding="utf-8")
-    text = between(text, "cells", _cells_table())
-    text = between(text, "rates", summary_lines(results) + _seconds(results))
-    seeds = _sensitivity(folder / "seed-sensitivity.json")
-    text = between(text, "seeds", seeds)
+    made = {
+        "cells": _cells_table(),
+        "rates": summary_lines(results) + _seconds(results),
+        "seeds": _sensitivity(folder / "seed-sensitivity.json"),
+    }
+    for name, lines in made.items():
+        text = between(text, name, "\n".join(lines))
     doc.write_text(text, encoding="utf-8")
     return doc

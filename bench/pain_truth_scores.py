@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from calibration_report import between
-from fidelity_report import table
 from fidelity_scores import agreement
+from page import between, table
 from scipy.stats import rankdata
 
 from gpu_sdm.data import Pooled
@@ -200,6 +199,6 @@ def write_report(content: Mapping[str, Any], doc: Path = DOC) -> Path:
     """Renew the tables of the page; its prose stays as it is."""
     text = doc.read_text(encoding="utf-8")
     for name, made in sections(content).items():
-        text = between(text, name, made.splitlines())
+        text = between(text, name, made)
     doc.write_text(text, encoding="utf-8")
     return doc

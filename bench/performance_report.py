@@ -15,8 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from calibration_report import between
-from fidelity_report import table
+from page import between, table
 
 HERE = Path(__file__).parent
 DOC = HERE.parent / "docs" / "performance.md"
@@ -232,7 +231,7 @@ SECTIONS: dict[str, Callable[[Content, Content], list[str]]] = {
 def renewed(text: str, permute: Content, peers: Content) -> str:
     """Replace the tables of the page and keep everything else."""
     for name, section in SECTIONS.items():
-        text = between(text, name, section(permute, peers))
+        text = between(text, name, "\n".join(section(permute, peers)))
     return text
 
 

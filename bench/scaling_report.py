@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
-from fidelity_report import table
+from page import between, table
 
 HOME = Path(__file__).parent
 PAGE = HOME.parent / "docs" / "scaling.md"
@@ -109,9 +108,7 @@ def main() -> int:
     }  # fmt: skip
     text = PAGE.read_text(encoding="utf-8")
     for name, part in parts.items():
-        marks = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", re.S)
-        assert marks.search(text), name
-        text = marks.sub(lambda m, part=part: m[1] + "\n" + part + "\n" + m[2], text)
+        text = between(text, name, f"\n{part}\n")
     PAGE.write_text(text, encoding="utf-8")
     return 0
 

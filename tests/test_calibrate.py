@@ -9,9 +9,10 @@ import time
 import calibrate
 import numpy as np
 import pytest
-from calibration_report import between, rate_interval, rates, summary_lines, write_report
+from calibration_report import rate_interval, rates, summary_lines, write_report
 from null_data import APART_MM, MAXIMA_PER_CLUSTER, Truth, null_maps, study_t, truth_bank
 from null_projects import CELLS, Brain, run_project
+from page import between
 from scipy import ndimage, stats
 
 from gpu_sdm.data import Peaks
@@ -185,7 +186,7 @@ def test_rates_pool_sides_and_fill_the_page(tmp_path) -> None:
     assert "stale" not in text
     assert text.count("prose on ") == 3
     with pytest.raises(ValueError, match="begins"):
-        between("no markers", "rates", [])
+        between("no markers", "rates", "")
 
 
 def test_a_run_continues_and_workers_change_nothing(whole: Brain, tmp_path) -> None:
