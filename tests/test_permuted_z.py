@@ -187,6 +187,18 @@ def test_compiled_mean_agrees_with_twin(rng, n_studies, imputations):
         assert_allclose(compiled, twin, rtol=2e-5, atol=CLOSE)
 
 
+@pytest.mark.parametrize(("n_studies", "effect"), [(4, 0.8), (5, 0.4), (20, 0.5)])
+def test_reml_finds_the_mode_of_the_twin(n_studies, effect):
+    """The restricted likelihood of few studies may have two: longer steps would take the other."""
+    rng = np.random.default_rng(1)
+    n1 = rng.integers(8, 60, n_studies)
+    n2 = np.where(rng.random(n_studies) < 0.4, rng.integers(8, 40, n_studies), 0)
+    case = Case(rng, n1, n2, 6, 2, 700, effect=effect)
+    twin = permuted_z(*case.args, tau2="reml")
+    compiled = PERMUTED_Z.cpu(*case.args, tau2="reml")
+    assert_allclose(compiled, twin, atol=CLOSE)
+
+
 def test_image_like_effects_do_not_cancel(rng):
     """A large common effect with small variances: Q is a small difference of large sums."""
     case = Case(rng, rng.integers(150, 300, 30), np.zeros(30, int), 2, 5, 64, effect=2.0)

@@ -12,6 +12,8 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+import numba as nb
+import numpy as np
 from llvmlite import binding, ir  # type: ignore[import-untyped]
 from numba.core import cgutils, types
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
@@ -35,7 +37,7 @@ _LANES = _Lanes()
 
 
 @register_model(_Lanes)
-class _Model(models.PrimitiveModel):
+class _Model(models.PrimitiveModel):  # type: ignore[misc]  # numba has no types
     def __init__(self, dmm: Any, fe_type: Any) -> None:
         super().__init__(dmm, fe_type, _VECTOR)
 
@@ -128,3 +130,33 @@ def at_least(_context, x, least):  # type: ignore[no-untyped-def]
         return builder.select(builder.fcmp_ordered("<", *args), args[1], args[0])
 
     return _LANES(_LANES, _LANES), code
+
+
+@intrinsic
+def all_above(_context, x, y):  # type: ignore[no-untyped-def]
+    """Whether x > y in every lane; a NaN is not above."""
+
+    def code(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        bits = ir.IntType(WIDTH)
+        lanes = builder.bitcast(builder.fcmp_ordered(">", *args), bits)
+        return builder.icmp_unsigned("==", lanes, ir.Constant(bits, 2**WIDTH - 1))
+
+    return types.boolean(_LANES, _LANES), code
+
+
+@intrinsic
+def where_above(_context, x, y, yes, no):  # type: ignore[no-untyped-def]
+    """Take `yes` in the lanes where x > y, `no` in the others and where either is NaN."""
+
+    def code(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.select(builder.fcmp_ordered(">", *args[:2]), *args[2:])
+
+    return _LANES(_LANES, _LANES, _LANES, _LANES), code
+
+
+@nb.njit(nogil=True, cache=True, error_model="numpy")
+def aligned(n):  # type: ignore[no-untyped-def]
+    """Array of n float32 0 that begins with a cache line: no `load` then straddles two."""
+    whole = np.zeros(n + 16, np.float32)
+    skip = (-whole.ctypes.data // 4) % 16
+    return whole[skip : skip + n]

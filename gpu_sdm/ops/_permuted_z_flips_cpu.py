@@ -1,5 +1,7 @@
 """Compiled `permuted_z` of a common mean where the signs of whole studies flip, float32.
 
+One complete data set has its own way (`gpu_sdm.ops._permuted_z_complete_cpu`).
+
 A flip changes no variance: of DerSimonian and Laird's sums only S1 = sum w g differs between
 permutations, and the weights are divided anew only by 1 + tau2 w. Per imputation and voxel:
 
@@ -14,10 +16,10 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from gpu_sdm.ops._lanes import WIDTH, at_least, everywhere, load, ratio, root, store
+from gpu_sdm.ops._lanes import WIDTH, aligned, at_least, everywhere, load, ratio, root, store
+from gpu_sdm.ops._permuted_z_complete_cpu import CANCELS, complete_z
 
 _ONE, _ZERO = np.float32(1), np.float32(0)
-CANCELS = np.float32(0.125)  # share of S2 below which Q is summed anew: it has lost 3 of 24 bits
 TOGETHER = 4  # permutations whose S1 is summed in one pass over the studies
 
 
@@ -85,10 +87,10 @@ def _all_q(w, g, signs, s1, sums, fresh, rubin, q, out):  # type: ignore[no-unty
 
 
 @nb.njit(nogil=True, cache=True, error_model="numpy")
-def _pooled(w, x, g, signs, sums, alone, q, rubin):  # type: ignore[no-untyped-def]
+def _pooled(w, g, signs, sums, q, rubin):  # type: ignore[no-untyped-def]
     """Pool the studies of one imputation in every permutation; add to the sums in `rubin`.
 
-    `alone`: there is no other imputation, from which the mean has to differ by little and exactly.
+    Less the shift study by study: imputations differ by little, and that has to be exact.
     """
     one, n_studies = everywhere(_ONE), signs.shape[1]
     df, trace = everywhere(np.float32(n_studies - 1)), load(sums, 2 * WIDTH)
@@ -98,19 +100,11 @@ def _pooled(w, x, g, signs, sums, alone, q, rubin):  # type: ignore[no-untyped-d
         o = 4 * p * WIDTH
         shift = load(rubin, o)
         a, b = everywhere(_ZERO), everywhere(_ZERO)
-        if alone:
-            for k in range(n_studies):
-                wk = load(w, k * WIDTH)
-                r = ratio(one, one + tau2 * wk)
-                a = a + wk * r
-                b = b + everywhere(signs[p, k]) * load(x, k * WIDTH) * r
-            b = b - shift * a
-        else:
-            for k in range(n_studies):
-                wk = load(w, k * WIDTH)
-                wk = wk * ratio(one, one + tau2 * wk)
-                a = a + wk
-                b = b + wk * (everywhere(signs[p, k]) * load(g, k * WIDTH) - shift)
+        for k in range(n_studies):
+            wk = load(w, k * WIDTH)
+            wk = wk * ratio(one, one + tau2 * wk)
+            a = a + wk
+            b = b + wk * (everywhere(signs[p, k]) * load(g, k * WIDTH) - shift)
         variance = ratio(one, a)
         mean = b * variance
         o += WIDTH
@@ -121,21 +115,21 @@ def _pooled(w, x, g, signs, sums, alone, q, rubin):  # type: ignore[no-untyped-d
 
 @nb.njit(nogil=True, cache=True, error_model="numpy")
 def flips_z(signs, effects, table, z):  # type: ignore[no-untyped-def]
-    """Fill z (P, V). signs (P', K) of +1 and -1, effects (M, K, V), table (K, 2) c and v2, float32.
+    """Fill z (P, V). signs (P', K) of +1 and -1, effects (M, K, V), M > 1; table as `complete_z`.
 
     P' is P up to a multiple of `TOGETHER`; what is past P is not read from.
     """
     n_imputations, n_studies, n_voxels = effects.shape
     n_permutations = len(z)
-    g = np.zeros(n_studies * WIDTH, np.float32)
-    w = np.empty(n_studies * WIDTH, np.float32)
-    x = np.empty(n_studies * WIDTH, np.float32)
-    sums = np.empty(3 * WIDTH, np.float32)  # 1 / S0, S2, S0 - S3 / S0
-    s1, q = np.empty((2, len(signs) * WIDTH), np.float32)
-    rubin = np.empty(len(signs) * 4 * WIDTH, np.float32)  # shift; sums of mean, mean^2, variance
-    out = np.empty(2 * WIDTH, np.float32)
+    g = aligned(n_studies * WIDTH)
+    w = aligned(n_studies * WIDTH)
+    x = aligned(n_studies * WIDTH)
+    sums = aligned(3 * WIDTH)  # 1 / S0, S2, S0 - S3 / S0
+    s1, q = aligned(len(signs) * WIDTH), aligned(len(signs) * WIDTH)
+    rubin = aligned(len(signs) * 4 * WIDTH)  # shift; sums of mean, mean^2, variance
+    out = aligned(2 * WIDTH)
     per = everywhere(np.float32(1 / n_imputations))
-    between = everywhere(np.float32((1 + 1 / n_imputations) / max(n_imputations - 1, 1)))
+    between = everywhere(np.float32((1 + 1 / n_imputations) / (n_imputations - 1)))
     for first in range(0, n_voxels, WIDTH):
         n = min(WIDTH, n_voxels - first)
         for m in range(n_imputations):
@@ -157,14 +151,13 @@ def flips_z(signs, effects, table, z):  # type: ignore[no-untyped-def]
             store(sums, 2 * WIDTH, a - c * inverse)
             _first_sums(x, signs, s1)
             _all_q(w, g, signs, s1, sums, m == 0, rubin, q, out)
-            _pooled(w, x, g, signs, sums, n_imputations == 1, q, rubin)
+            _pooled(w, g, signs, sums, q, rubin)
         for p in range(n_permutations):
             o = 4 * p * WIDTH
             total_mean = load(rubin, o + WIDTH)
             mean = total_mean * per
             total = load(rubin, o + 3 * WIDTH) * per
-            if n_imputations > 1:
-                total = total + (load(rubin, o + 2 * WIDTH) - mean * total_mean) * between
+            total = total + (load(rubin, o + 2 * WIDTH) - mean * total_mean) * between
             store(out, 0, (load(rubin, o) + mean) / root(total))
             for i in range(n):
                 z[p, first + i] = out[i]
@@ -188,8 +181,12 @@ def flipped_z(signs: np.ndarray, effects: np.ndarray, c: np.ndarray, v2: np.ndar
         NaN where an input is NaN.
     """
     n_permutations = signs.shape[1]
+    z = np.empty((n_permutations, effects.shape[2]), np.float32)
+    table = np.stack([c, v2], axis=1).astype(np.float32)
+    if len(effects) == 1:
+        complete_z(np.ascontiguousarray(signs.T, np.float32), effects[0], table, z)
+        return z
     rows = np.ones((-(-n_permutations // TOGETHER) * TOGETHER, len(signs)), np.float32)
     rows[:n_permutations] = signs.T
-    z = np.empty((n_permutations, effects.shape[2]), np.float32)
-    flips_z(rows, effects, np.stack([c, v2], axis=1).astype(np.float32), z)
+    flips_z(rows, effects, table, z)
     return z

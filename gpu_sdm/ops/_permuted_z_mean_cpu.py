@@ -14,7 +14,7 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from gpu_sdm.ops._lanes import WIDTH, at_least, everywhere, load, ratio, root, store
+from gpu_sdm.ops._lanes import WIDTH, aligned, at_least, everywhere, load, ratio, root, store
 from gpu_sdm.ops.permuted_effects import COLUMNS, SMALLEST_VARIANCE
 
 BLOCK = 128  # voxels fetched together: their effects in all studies and imputations stay in L2
@@ -155,10 +155,10 @@ def mean_z(sums, step, share, effects, table, z):  # type: ignore[no-untyped-def
     n_permutations = len(share)
     # Lanes past the last voxel hold 0, or what an earlier group of voxels left.
     g = np.zeros((n_imputations, n_studies, BLOCK), np.float32)
-    e = np.zeros(n_permutations * n_studies * WIDTH, np.float32)
-    d = np.zeros(n_studies * 3 * WIDTH, np.float32)
-    y = np.empty(n_studies * 2 * WIDTH, np.float32)  # effect less shift, weight of each study
-    rubin = np.empty(n_permutations * 4 * WIDTH, np.float32)
+    e = aligned(n_permutations * n_studies * WIDTH)
+    d = aligned(n_studies * 3 * WIDTH)
+    y = aligned(n_studies * 2 * WIDTH)  # effect less shift, weight of each study
+    rubin = aligned(n_permutations * 4 * WIDTH)
     for first in range(0, n_voxels, WIDTH):
         if first % BLOCK == 0:
             fetch_block(effects, first, g)

@@ -14,7 +14,6 @@ from gpu_sdm.data import StudyTerms
 from gpu_sdm.ops._op import Op
 from gpu_sdm.ops._permuted_z_design_cpu import design_z, orthonormal
 from gpu_sdm.ops._permuted_z_flips_cpu import flipped_z
-from gpu_sdm.ops._permuted_z_general_cpu import general_z
 from gpu_sdm.ops._permuted_z_mean_cpu import mean_table, mean_z
 from gpu_sdm.ops.permuted_effects import permuted_effects, study_coefficients
 from gpu_sdm.ops.pool import random_effects
@@ -113,27 +112,25 @@ def _cpu(
     rescale_sd: bool = True,
 ) -> np.ndarray:
     """Compiled version of `permuted_z`: one thread, releases the GIL."""
-    table = study_coefficients(terms, rescale_sd, sums is None)
-    x, h = _model(len(table), design, contrast)
-    by_moments = tau2 == "dl" and _is_mean(x, h)
+    x, h = _model(len(share), design, contrast)
+    plain = _is_mean(x, h)
+    by_moments = tau2 == "dl" and plain
     if sums is None and by_moments and (np.abs(share) == 1).all():
         return flipped_z(share, effects, terms.c, terms.v2)
+    table = study_coefficients(terms, rescale_sd, sums is None)
     n_permutations, n_voxels = share.shape[1], effects.shape[2]
     z = np.empty((n_permutations, n_voxels), np.float32)
     share = np.ascontiguousarray(share.T, np.float32)
     step = 1
     if sums is None:
         step, sums = 0, np.zeros((len(table), 1, n_voxels), np.float32)
-    if tau2 == "reml":
-        general_z(sums, step, share, effects, table, x, h, z)
-        return z
     constants = mean_table(table)
     share = (share * constants[:, 0] + constants[:, 1]).astype(np.float32)
     common = (sums, step, share, effects, constants.astype(np.float32))
-    if _is_mean(x, h):
+    if by_moments:
         mean_z(*common, z)
     else:
-        design_z(*common, *orthonormal(x, h), z)
+        design_z(*common, *orthonormal(x, h), plain, tau2 == "reml", z)
     return z
 
 

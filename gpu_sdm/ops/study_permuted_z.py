@@ -118,7 +118,8 @@ def _z(estimates: np.ndarray, covariances: np.ndarray) -> np.ndarray:
     chi2, n_rows = wald_chi2(estimates, covariances), estimates.shape[2]
     if n_rows > 1:
         return chi2_to_z(chi2, n_rows)
-    return np.sign(estimates.mean(axis=0)[:, 0]) * np.sqrt(chi2)
+    z: np.ndarray = np.sign(estimates.mean(axis=0)[:, 0]) * np.sqrt(chi2)
+    return z
 
 
 def _cpu(
@@ -139,11 +140,10 @@ def _cpu(
     study_statistic(
         np.ascontiguousarray(orders, np.int64),
         effects,
-        np.array(terms.c, np.float64),
-        np.array(terms.v2, np.float64),
-        np.ascontiguousarray(basis),
-        np.ascontiguousarray(np.linalg.solve(r.T, rows.T).T),
-        np.ascontiguousarray(reduced),
+        np.stack([terms.c, terms.v2], axis=1).astype(np.float32),
+        np.ascontiguousarray(basis, np.float32),
+        np.ascontiguousarray(np.linalg.solve(r.T, rows.T).T, np.float32),
+        np.ascontiguousarray(reduced, np.float32),
         plain,
         own_variance and plain,
         tau2 == "reml",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from time import monotonic
 
 import numpy as np
@@ -25,6 +26,7 @@ from gpu_sdm.permute.study_plan import StudyPlan
 
 __all__ = [
     "BLOCK",
+    "COMPLETE",
     "TIE_TOLERANCE",
     "Forming",
     "Problem",
@@ -38,6 +40,8 @@ __all__ = [
 
 SAVE_EVERY = 2.0  # seconds between checkpoints: what a kill can cost
 BLOCK = 8192  # voxels of one residual product: fixed, because BLAS changes bits with shape
+# Tiles of one complete data set that share its voxels' tables; maps are the memory they take.
+COMPLETE = 4
 
 
 def z_tile(
@@ -78,7 +82,14 @@ def z_tile(
     edges = np.append(starts, n_voxels)
     cut = edges if only is None else np.searchsorted(only, edges)
     z = np.empty((tiles * TILE, cut[-1]), np.float32)
-    compute = PERMUTED_Z.on(backend.name)
+    fitted = partial(
+        PERMUTED_Z.on(backend.name),
+        terms=problem.terms,
+        design=problem.design,
+        contrast=problem.contrast,
+        tau2=problem.tau2,
+        rescale_sd=problem.rescale_sd,
+    )
     orders = (
         plan.orders(np.arange(start, start + tiles * TILE)) if isinstance(plan, StudyPlan) else None
     )
@@ -103,20 +114,17 @@ def z_tile(
         if only is not None:
             inside = only[place] - edges[i]
             effects = np.ascontiguousarray(effects[:, :, inside])
+        if problem.bank is None:  # what depends on the voxel alone is then computed once
+            share = np.concatenate(
+                [residual_sums(None, plan, f, voxels)[1] for f in firsts], axis=1
+            )
+            z[:, place] = fitted(None, share, effects)
+            return
         for first in firsts:
             sums, share = residual_sums(problem.bank, plan, first, voxels)
             if only is not None and sums is not None:
                 sums = np.ascontiguousarray(sums[:, :, inside])
-            z[first - start : first - start + TILE, place] = compute(
-                sums,
-                share,
-                effects,
-                problem.terms,
-                design=problem.design,
-                contrast=problem.contrast,
-                tau2=problem.tau2,
-                rescale_sd=problem.rescale_sd,
-            )
+            z[first - start : first - start + TILE, place] = fitted(sums, share, effects)
 
     for _ in pool.map(block, range(len(starts))):
         tick()
@@ -247,9 +255,6 @@ def _own_rows(
     on_cpu = problem.rows is not None or problem.refit is not None
     if on_cpu and backend.device is not None:
         say("Whole studies are permuted on the CPU, not on the GPU.")
-    if not on_cpu and backend.device is not None and not isinstance(problem.effects, np.ndarray):
-        say("The effects do not fit the memory: permutations run on the CPU, not on the GPU.")
-        on_cpu = True
     engine = None
     if problem.refit is not None:
         chunk = 1  # a permutation takes seconds: save and show each
@@ -257,6 +262,8 @@ def _own_rows(
         engine = DeviceEngine(problem, plan, backend.device, statistics, say)
         chunk = max(chunk, engine.group)
         require_identity(engine.rows(0, 1), state, problem, backend)
+    elif not on_cpu and problem.bank is None and len(problem.effects) == 1:
+        chunk = max(chunk, COMPLETE * TILE)
     start = state.done
     while start < permutations:
         stop = min(start + chunk - start % chunk, permutations)

@@ -63,7 +63,8 @@ def maxima_of(
     NumericalError
         If a map holds NaN; names the permutation (`first` is that of the first map) and voxel.
     """
-    highest, lowest = max_statistic(z)
+    parts = pool.map(max_statistic, np.array_split(z, min(backend.threads, len(z))))
+    highest, lowest = (np.concatenate(side) for side in zip(*parts, strict=True))
     if np.isnan(highest).any():
         row = int(np.flatnonzero(np.isnan(highest))[0])
         refuse_nan(z[row], problem.space, first + row)

@@ -157,6 +157,8 @@ class PermutationPlan:
 class ExplicitPlan:
     """Given permutations, to replay those of another program.
 
+    No analysis makes one: `make fidelity` runs SDM-PSI's own signs with it, on any backend.
+
     Parameters
     ----------
     drawn : tuple of (P, N_k) int8

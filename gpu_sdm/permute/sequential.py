@@ -29,8 +29,6 @@ class StopRule:
     ----------
     xyz_mm : tuple of three float
         Centre of the voxel.
-    voxel : int
-        Its position in the mask.
     statistic : str
         Whose maxima count.
     side : {0, 1}
@@ -44,7 +42,6 @@ class StopRule:
     """
 
     xyz_mm: tuple[float, float, float]
-    voxel: int
     statistic: str
     side: int
     observed: float
