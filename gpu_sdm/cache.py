@@ -35,7 +35,6 @@ class Entry:
     kind: str
     key: str
     size: int  # bytes
-    mtime: float  # seconds since the epoch
 
 
 def folder() -> Path:
@@ -192,9 +191,8 @@ def entries() -> list[Entry]:
     found = []
     for path in _files():
         with contextlib.suppress(OSError):  # another process may clear at the same time
-            info = path.stat()
             if path.suffix == ".npz":
-                found.append(Entry(path.parent.name, path.stem, info.st_size, info.st_mtime))
+                found.append(Entry(path.parent.name, path.stem, path.stat().st_size))
     return found
 
 

@@ -86,7 +86,8 @@ def blobs(passing: np.ndarray, space: Space, k_min: int = MIN_VOXELS) -> np.ndar
     order = order[size[order] >= k_min]
     number = np.zeros(n + 1, np.int32)
     number[order + 1] = np.arange(1, len(order) + 1)
-    return number[found]
+    numbers: np.ndarray = number[found]
+    return numbers
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -111,7 +111,8 @@ class Settings:
         Correlation of any two contrasts of one sample, 0 to 1; such contrasts are averaged
         (docs/samples.md).
     compat : {None, "sdm-6.21"}
-        Reproduce SDM-PSI 6.21's known deviations, to compare with its output.
+        Reproduce SDM-PSI 6.21's known deviations, its search of the mean among them, to compare
+        with its output (docs/sdm-psi.md).
     stop_at : tuple of three float, optional
         MNI mm of a voxel of the mask: stop when its corrected p is decided (docs/scaling.md).
     stop_hits : int

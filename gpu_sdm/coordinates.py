@@ -54,7 +54,8 @@ class Conversion:
 
 
 def _apply(affine: np.ndarray, xyz: np.ndarray) -> np.ndarray:
-    return xyz @ affine[:3, :3].T + affine[:3, 3]
+    there: np.ndarray = xyz @ affine[:3, :3].T + affine[:3, 3]
+    return there
 
 
 def _affine(*rows: tuple[float, float, float, float]) -> Conversion:

@@ -196,7 +196,7 @@ class RandomEffects:
     beta: np.ndarray  # (Q, V) float64 coefficients on the design
     tau2: np.ndarray  # (V,) float64
     discarded: np.ndarray  # (D, V) int16 studies dropped by the leave-one-out rule, in order
-    not_converged: int  # voxels whose optimum was not reached (must be 0)
+    not_converged: int  # voxels whose search failed; 0, but for SDM-PSI's own in compat
 
     def __post_init__(self) -> None:
         _freeze(self.beta, self.tau2, self.discarded)

@@ -7,7 +7,7 @@ import platform
 import sys
 from pathlib import Path
 
-from gpu_sdm import __version__
+from gpu_sdm import __version__, cache
 from gpu_sdm.backend import available_cores, cuda_missing
 
 PACKAGES = ("numpy", "scipy", "numba", "nibabel", "nilearn", "pandas", "typer", "rich")
@@ -65,8 +65,6 @@ def _group_memory() -> int | None:
 
 def environment() -> dict[str, str]:
     """Describe the machine for a bug report."""
-    from gpu_sdm.cache import folder
-
     free = memory_bytes()
     return versions() | {
         **{p: package_version(p) or "absent (optional)" for p in OPTIONAL},
@@ -76,5 +74,5 @@ def environment() -> dict[str, str]:
         "memory free": "unknown" if free is None else f"{free / 1e9:.1f} GB",
         "CUDA": cuda_missing() or "ready",
         "package": str(Path(__file__).parent),
-        "cache": str(folder()),
+        "cache": str(cache.folder()),
     }

@@ -72,8 +72,8 @@ class Finished:
         """Null of the maxima: statistic -> (2, P), positive side first, the observed first."""
         return read_maxima(self.folder / "null" / "maxima.tsv", self.settings.statistic)
 
-    def dataset(self) -> Dataset:
-        """Read the project again.
+    def dataset(self, compat: bool | None = None) -> Dataset:
+        """Read the project again, truncating millimetres as the run did unless `compat` says.
 
         Raises
         ------
@@ -86,7 +86,7 @@ class Finished:
                 f"was made from {path}, which is no longer there; put the project back.",
                 self.folder,
             )
-        return read(path, compat=self.settings.sdm_compat)
+        return read(path, compat=self.settings.sdm_compat if compat is None else compat)
 
     def analysis(self, backend: Backend, progress: Progress = silent) -> Analysis:
         """Prepare the same analysis again: the bounds come from the cache where it has them.

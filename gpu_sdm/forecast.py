@@ -9,7 +9,7 @@ import numpy as np
 from gpu_sdm.analysis import Analysis, limited_threads
 from gpu_sdm.distribute.memory import plan_layout
 from gpu_sdm.environment import memory_bytes
-from gpu_sdm.ops.fit_bounds import FIT_BOUNDS
+from gpu_sdm.stages.estimate import search_of
 from gpu_sdm.workload import Workload, rate, seconds
 
 # Measured on 2 cores of a server processor (bench/permute.py): nanoseconds per drawn value.
@@ -52,8 +52,9 @@ def forecast(analysis: Analysis, budget: int | None = None) -> Forecast:
     with limited_threads(backend):
         fit = 0.0
         if analysis.imputations > 1:
+            search = search_of(analysis.design.X, settings.sdm_compat)
             fit = seconds(
-                lambda: FIT_BOUNDS.on(backend.name)(
+                lambda: search.on(backend.name)(
                     analysis.bounds.lower[:, voxels],
                     analysis.bounds.upper[:, voxels],
                     analysis.terms.c,

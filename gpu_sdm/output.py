@@ -12,7 +12,6 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from gpu_sdm.config import Settings
@@ -114,12 +113,7 @@ class OutputFolder:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._claim.release()
 
     def _finished_identity(self) -> dict[str, Any] | None:
@@ -180,7 +174,7 @@ class OutputFolder:
             return False
         if not stored or "permutations" not in finished:
             return not stored
-        settings, most = Settings.from_dict(stored["settings"]), finished["permutations"]
+        settings, most = Settings.from_dict(stored["settings"]), int(finished["permutations"])
         if describe_difference(settings, stored["content"], finished):
             return False
         return load_null(self._checkpoint, settings.statistic, most + 1).done <= most

@@ -24,8 +24,6 @@ PEAK_COLUMNS = (
     "study", "file", "line", "space", "x", "y", "z", "x_mm", "y_mm", "z_mm", "t", "height_known",
     "g", "in_mask", "voxels_reached",
 )  # fmt: skip
-
-
 ROW_BYTES = 400  # of a table, a warning or an input file in run.json
 SMALL_FILES = 500_000  # bytes of cluster tables and the rest of run.json
 
@@ -101,7 +99,8 @@ class Result:
     @property
     def timings(self) -> Mapping[str, float]:
         """Seconds per stage."""
-        return self.provenance["timings_s"]
+        timings: Mapping[str, float] = self.provenance["timings_s"]
+        return timings
 
     def frame(self, table: str) -> pd.DataFrame:
         """Give a table as a data frame.
@@ -109,7 +108,8 @@ class Result:
         Parameters
         ----------
         table : str
-            "studies", "peaks", or the name of a threshold, e.g. "fwe-tfce-0.05".
+            "studies", "peaks", "coefficients" (of a formula, where clusters were found), or the
+            name of a threshold, e.g. "fwe-tfce-0.05".
 
         Raises
         ------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,6 +19,12 @@ def grid_affine(voxel_size: int) -> np.ndarray:
     affine = np.diag([-voxel_size, voxel_size, voxel_size, 1.0])
     affine[:3, 3] = ORIGIN_MM
     return affine
+
+
+def transformed(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Points (..., 3) under an affine (4, 4)."""
+    there: np.ndarray = points @ affine[:3, :3].T + affine[:3, 3]
+    return there
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +43,7 @@ class Space:
 
     voxel_size: int
     mask: np.ndarray
+    _index: np.ndarray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.voxel_size not in SHAPES or self.mask.shape != SHAPES[self.voxel_size]:
@@ -66,7 +73,7 @@ class Space:
     @property
     def index(self) -> np.ndarray:
         """(V,) int32 full-grid Fortran index of each analysed voxel, increasing."""
-        return self._index  # type: ignore[attr-defined]
+        return self._index
 
     @property
     def n_voxels(self) -> int:
@@ -80,7 +87,7 @@ class Space:
     def mm(self, voxels: np.ndarray | None = None) -> np.ndarray:
         """(n, 3) MNI millimetres of the given positions in the mask (all by default)."""
         ijk = self.ijk() if voxels is None else self.ijk()[voxels]
-        return ijk @ self.affine[:3, :3].T + self.affine[:3, 3]
+        return transformed(self.affine, ijk)
 
     def embed(self, values: np.ndarray, fill: float = 0.0) -> np.ndarray:
         """(V,) values to an (X, Y, Z) float32 volume with `fill` outside the mask."""
@@ -90,7 +97,8 @@ class Space:
 
     def extract(self, volume: np.ndarray) -> np.ndarray:
         """(X, Y, Z) volume to the (V,) values in the mask."""
-        return volume.ravel(order="F")[self.index]
+        values: np.ndarray = volume.ravel(order="F")[self.index]
+        return values
 
     def neighbours(self) -> np.ndarray:
         """(V, 6) int32 mask positions of the face neighbours -x -y -z +x +y +z; -1 where none."""
@@ -119,7 +127,7 @@ def voxel_at(space: Space, xyz_mm: tuple[float, float, float]) -> int:
     distance = np.linalg.norm(mm - wanted, axis=1)
     at = int(np.argmin(distance))
     # Half a voxel along each axis: farther, its own voxel is not analysed.
-    if np.abs(mm[at] - wanted).max() > space.voxel_size / 2 + 1e-6:
+    if not np.abs(mm[at] - wanted).max() <= space.voxel_size / 2 + 1e-6:  # NaN is nowhere
         place, nearest = (",".join(f"{v:g}" for v in p) for p in (wanted, mm[at]))
         raise SettingError(
             f"({place}) lies outside the mask; the nearest analysed voxel is at ({nearest}), "

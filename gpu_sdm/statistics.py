@@ -97,7 +97,8 @@ def t_of_z(z: np.ndarray, df: float) -> np.ndarray:
     far = size > FAR_Z
     if far.any():
         t[far] = _far_t(special.log_ndtr(-size[far]), df)
-    return np.copysign(t, z)
+    signed: np.ndarray = np.copysign(t, z)
+    return signed
 
 
 def t_of_log_p(log_p: np.ndarray, df: float) -> np.ndarray:
@@ -107,7 +108,8 @@ def t_of_log_p(log_p: np.ndarray, df: float) -> np.ndarray:
     far = log_p < FAR_LOG_P
     if far.any():
         t[far] = _far_t(log_p[far], df)
-    return np.abs(t)
+    size: np.ndarray = np.abs(t)
+    return size
 
 
 def _far_t(log_p: np.ndarray, df: float) -> np.ndarray:
@@ -120,7 +122,8 @@ def _far_t(log_p: np.ndarray, df: float) -> np.ndarray:
         series = np.log(special.hyp2f1(a + 0.5, 1, a + 1, x))
         log_x = np.minimum((wanted - 0.5 * np.log1p(-x) - series) / a, -1e-12)
     with np.errstate(over="ignore"):
-        return np.sqrt(df * -np.expm1(log_x)) * np.exp(-log_x / 2)
+        t: np.ndarray = np.sqrt(df * -np.expm1(log_x)) * np.exp(-log_x / 2)
+    return t
 
 
 def _t_of_p(p: np.ndarray, df: float, sides: int) -> np.ndarray:
@@ -129,7 +132,8 @@ def _t_of_p(p: np.ndarray, df: float, sides: int) -> np.ndarray:
     possible = (p != 0) & (np.abs(p) <= sides / 2)
     size = np.full(p.shape, np.nan)
     size[possible] = t_of_log_p(log_p[possible], df)
-    return np.copysign(size, p)
+    signed: np.ndarray = np.copysign(size, p)
+    return signed
 
 
 def _t_of_r(r: np.ndarray, df: float) -> np.ndarray:

@@ -92,7 +92,8 @@ def _uniform(rows: int, columns: int, stage: int, key: tuple[int, int]) -> np.nd
 def _binomial(u: np.ndarray, n: int, p: float) -> np.ndarray:
     from scipy.stats import binom
 
-    return np.maximum(binom.ppf(u, n, p), 2).astype(np.int64)
+    drawn: np.ndarray = np.maximum(binom.ppf(u, n, p), 2).astype(np.int64)
+    return drawn
 
 
 def survival(y: np.ndarray, shape: np.ndarray | float, scale: np.ndarray | float) -> np.ndarray:
@@ -128,7 +129,8 @@ def anderson_darling(y: np.ndarray, shape: np.ndarray, scale: np.ndarray) -> np.
     odd = 2 * np.arange(1, n + 1) - 1
     with np.errstate(divide="ignore"):
         logs = np.log1p(-above) + np.log(above[:, ::-1])
-    return -n - (odd * logs).sum(axis=1) / n
+    statistic: np.ndarray = -n - (odd * logs).sum(axis=1) / n
+    return statistic
 
 
 def goodness_of_fit(y: np.ndarray, key: tuple[int, int]) -> tuple[float, float, float]:

@@ -14,7 +14,8 @@ import numpy as np
 from gpu_sdm.checks import Interval
 from gpu_sdm.environment import versions
 from gpu_sdm.errors import InputError, OutputError, SpaceError
-from gpu_sdm.io.subject_maps import SubjectFile, find_images, inspect, read_maps, sha256
+from gpu_sdm.io._nifti_file import sha256
+from gpu_sdm.io.subject_maps import SubjectFile, find_images, inspect, read_maps
 from gpu_sdm.io.tables import write_json
 from gpu_sdm.io.volumes import read_mask, save_template
 from gpu_sdm.spaces import SHAPES

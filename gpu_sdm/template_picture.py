@@ -40,16 +40,13 @@ def mean_face_correlation(template: Template) -> np.ndarray:
         for r in (faces[..., axis], np.roll(faces[..., axis], -1, axis)):
             total += r
             count += r > 0
-    return np.divide(total, count, out=np.full(template.shape, np.nan), where=count > 0)
+    nowhere = np.full(template.shape, np.nan)
+    mean: np.ndarray = np.divide(total, count, out=nowhere, where=count > 0)
+    return mean
 
 
-def kernel_at(
-    template: Template,
-    peak_mm: Sequence[float],
-    fwhm: float = REFERENCE_FWHM,
-    backend: str = "cpu",
-) -> np.ndarray:
-    """Weight of a peak at every voxel.
+def kernel_at(template: Template, peak_mm: Sequence[float]) -> np.ndarray:
+    """Weight of a peak at every voxel, by a kernel of the default width.
 
     Parameters
     ----------
@@ -57,10 +54,6 @@ def kernel_at(
         Any.
     peak_mm : (3,) sequence of float
         MNI millimetres.
-    fwhm : float
-        Width of the kernel, mm; default 20.
-    backend : {"cpu", "numpy"}
-        Which shortest paths.
 
     Returns
     -------
@@ -74,7 +67,7 @@ def kernel_at(
     """
     peak = np.asarray(peak_mm, np.float64)
     graph = Graph(template.costs, OFFSETS, template.voxel_size, template.domain)
-    voxels, far = peak_distance(graph, peak, REACH_PER_FWHM * fwhm, 1.0, backend)
+    voxels, far = peak_distance(graph, peak, REACH_PER_FWHM * REFERENCE_FWHM, 1.0, "cpu")
     if not len(voxels):
         linked = np.flatnonzero(template.domain)
         nearest = linked[np.argmin(graph.distance_mm(linked, peak))]
@@ -85,7 +78,7 @@ def kernel_at(
             f"the nearest is --peak {x:g},{y:g},{z:g}."
         )
     k = np.zeros(len(template.costs))
-    k[voxels] = peak_kernel(far, fwhm)
+    k[voxels] = peak_kernel(far, REFERENCE_FWHM)
     return k.reshape(template.shape, order="F")
 
 

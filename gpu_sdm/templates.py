@@ -70,7 +70,7 @@ class Template:
     def domain(self) -> np.ndarray:
         """(X*Y*Z,) bool voxels that paths may visit, Fortran order."""
         linked = np.isfinite(self.costs)
-        domain = linked.any(axis=1)
+        domain: np.ndarray = linked.any(axis=1)
         for step, ahead in zip(index_steps(self.shape), linked.T, strict=True):
             domain |= np.roll(ahead, step)  # never wraps: the border of the grid has no links
         domain.flags.writeable = False
@@ -99,7 +99,8 @@ class Template:
 
 def index_steps(shape: tuple[int, int, int], offsets: np.ndarray = OFFSETS) -> np.ndarray:
     """(n,) int difference of Fortran-order index between a voxel and its neighbours at offsets."""
-    return offsets @ np.array([1, shape[0], shape[0] * shape[1]])
+    steps: np.ndarray = offsets @ np.array([1, shape[0], shape[0] * shape[1]])
+    return steps
 
 
 def costs_of(r: np.ndarray) -> np.ndarray:

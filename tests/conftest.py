@@ -11,6 +11,14 @@ import pytest
 DATA = Path(os.environ.get("GPU_SDM_DATA", Path(__file__).parents[1].parent / "shared" / "data"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """On a GPU CuPy may warn as it likes; what NumPy warns of stays an error."""
+    for item in items:
+        if item.get_closest_marker("cuda"):
+            for kind in ("UserWarning", "DeprecationWarning", "FutureWarning"):
+                item.add_marker(pytest.mark.filterwarnings(f"default::{kind}"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory):
     """Tests neither read nor fill the user's cache."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 from projects import write_mask, write_project
 
 import gpu_sdm
@@ -39,6 +42,13 @@ def hostile_result(base: Path) -> Path:
     gpu_sdm.run(gpu_sdm.read(project), settings, out=home / "out", backend="cpu")
     build.report(home / "out")
     return home / "out"
+
+
+def unpack(text: str, dtype: str) -> np.ndarray:
+    """An array of the page, as its viewer reads it."""
+    kind = np.dtype(dtype).newbyteorder("<")
+    planes = np.frombuffer(gzip.decompress(base64.b64decode(text)), np.uint8)
+    return np.ascontiguousarray(planes.reshape(kind.itemsize, -1).T).view(kind).ravel()
 
 
 class Page(HTMLParser):

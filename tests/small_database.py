@@ -1,4 +1,4 @@
-"""A small database in the files of Neurosynth, with known co-activation and known words."""
+"""A small database in the files of Neurosynth, with known co-activation and known words; seeds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from pathlib import Path
 
 import numpy as np
 from scipy import sparse
+
+from gpu_sdm.decode.seeds import Seed
+from gpu_sdm.findings.sites import Site
+from gpu_sdm.spaces import SHAPES, Space
 
 SEED_MM, PARTNER_MM = (0, -16, 18), (16, -32, 26)
 TERMS = (
@@ -52,3 +56,16 @@ def write_database(
 def pack(path: Path, text: str) -> None:
     """Write a gzipped text."""
     path.write_bytes(gzip.compress(text.encode(), mtime=0))
+
+
+def ball(voxel_size: int = 4) -> Space:
+    """All voxels within 60 mm of the middle."""
+    grid = Space(voxel_size, np.ones(SHAPES[voxel_size], bool))
+    inside = np.linalg.norm(grid.mm() - np.array([0, -16, 18]), axis=1) <= 60
+    return Space(voxel_size, grid.embed(inside) > 0)
+
+
+def point(xyz: tuple[float, float, float], number: int = 1) -> Seed:
+    """The seed at a position."""
+    name = ",".join(f"{v:g}" for v in xyz)
+    return Seed(number, Site(name, "point", np.array([0]), xyz), xyz)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from functools import partial
+from itertools import count
 
 import numpy as np
 import pytest
@@ -126,6 +127,32 @@ def test_a_device_is_timed_on_itself(workload: Workload) -> None:
     device = HostDevice(block=32)
     assert rate(workload, ("voxel",), Backend("cuda", "", 1, device)) > 0
     assert {name for name, _, _ in device.launches} >= {"permuted_z", "max_statistic"}
+
+
+@needs_compiler
+@pytest.mark.usefixtures("one_tile")
+def test_a_device_is_timed_on_what_fits_the_memory(
+    workload: Workload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = workload.sizes()
+    whole = 4 * sizes["voxels"] * (sizes["imputations"] * sizes["studies"] + sizes["subjects"])
+    made: list[int] = []
+    real = Workload.problem
+
+    def problem(self: Workload, n_voxels: int | None = None) -> object:
+        made.append(self.space.n_voxels)
+        return real(self, n_voxels)
+
+    monkeypatch.setattr(Workload, "problem", problem)
+    clock = count()
+    monkeypatch.setattr("gpu_sdm.workload.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("gpu_sdm.workload.memory_bytes", lambda: whole)
+    place = Backend("cuda", "", 1, HostDevice(block=32))
+    part = rate(workload, ("voxel",), place)
+    monkeypatch.setattr("gpu_sdm.workload.memory_bytes", lambda: None)
+    all_ = rate(workload, ("voxel",), place)
+    assert made == [int(0.7 * sizes["voxels"]), sizes["voxels"]]
+    assert part == pytest.approx(all_ * made[0] / made[1])  # scaled to all voxels
 
 
 def test_the_command_prints_a_table_or_json(settings: Settings, tmp_path) -> None:

@@ -1,52 +1,24 @@
-"""What every command does alike: --json, NO_COLOR, completion, --log, --version, exit codes."""
+"""What every command does alike: --json, NO_COLOR, completion, --version, exit codes."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
-import warnings
 from pathlib import Path
 
 import pytest
 import typer
-from projects import write_mask, write_project
-from typer.testing import CliRunner
+from command_line import CLI, analysed, call, invoke, strict
 
-from gpu_sdm import __version__, log
+from gpu_sdm import __version__
 from gpu_sdm.cli import app
-from gpu_sdm.errors import OutputError
 
 ESCAPE = re.compile("\x1b")
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3\d|4\d|9\d|10\d)(?:;\d+)*m")
 # They print no table: what they say is a sentence and a path.
 WITHOUT_TABLE = {"combine", "convert", "prisma", "report"}
-CLI = [sys.executable, "-m", "gpu_sdm.cli"]
-
-
-def call(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*CLI, *map(str, words)], capture_output=True, text=True, check=False,
-        env={k: v for k, v in os.environ.items() if k != "FORCE_COLOR"} | environment,
-    )  # fmt: skip
-
-
-def invoke(*words: object):
-    """The command within this process: its exit code, stdout and stderr."""
-    return CliRunner().invoke(app, [str(w) for w in words])
-
-
-def strict(text: str):
-    """JSON as other programs read it: NaN and Infinity are no part of it."""
-
-    def refuse(literal):
-        raise AssertionError(f"{literal} is not JSON")
-
-    return json.loads(text, parse_constant=refuse)
 
 
 def every_command():
@@ -62,14 +34,7 @@ def every_command():
 def made(tmp_path_factory):
     """A finished analysis, made with --json and --log: its folder and what was printed."""
     home = tmp_path_factory.mktemp("habits")
-    project = write_project(home / "project", studies=6)
-    mask = write_mask(home / "mask.nii.gz", radius=5)
-    done = call(
-        "--log", home / "run.log", "permute", project, "--out", home / "out", "--mask", mask,
-        "--voxel-size", 4, "--imputations", 3, "-n", 60, "--json", "--no-report",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return home, done
+    return home, analysed(home)
 
 
 def test_every_command_that_prints_a_table_has_json():
@@ -189,129 +154,6 @@ def test_completion_script(shell):
 def test_version():
     done = invoke("--version")
     assert (done.exit_code, done.stdout) == (0, f"gpu-sdm {__version__}\n")
-
-
-def entries(path: Path) -> list[tuple[str, str]]:
-    """(level, message) of each entry of a log file; further lines of a message belong to it."""
-    line = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} \d+ ([A-Z]+) (.*)")
-    found: list[tuple[str, str]] = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        if got := line.fullmatch(text):
-            found.append((got[1], got[2]))
-        else:
-            assert text.startswith("    "), text
-            found[-1] = found[-1][0], found[-1][1] + "\n" + text
-    return found
-
-
-def test_log_of_an_analysis(made):
-    home, done = made
-    found = entries(home / "run.log")
-    said = [message for _, message in found]
-    assert said[0].startswith("start: gpu-sdm --log ")
-    assert "-n 60" in said[0]
-    assert f"gpu-sdm {__version__}" in said[2]
-    assert "numba" in said[2]
-    assert any(re.fullmatch(r"stage permutations: start, \d+ steps", m) for m in said), said
-    assert any(re.fullmatch(r"stage permutations: 60 of 60, [\d.]+ s", m) for m in said), said
-    assert re.fullmatch(r"end: exit code 0 \(done\), [\d.]+ s", said[-1])
-    # What the terminal cuts short stands in the file in full.
-    warned = [m for level, m in found if level == "WARNING"]
-    assert len(warned) == len(strict(done.stdout)["warnings"])
-    assert len(found) < 80  # a line per step would be thousands
-
-
-def test_log_is_appended_to_and_changes_no_output(made, tmp_path):
-    home, _ = made
-    words = ("check", home / "project")
-    plain = call(*words)
-    for _ in range(2):
-        logged = call("--log", tmp_path / "a.log", *words)
-        assert (logged.stdout, logged.stderr) == (plain.stdout, plain.stderr)
-    assert sum(m.startswith("end: exit code 0") for _, m in entries(tmp_path / "a.log")) == 2
-
-
-def test_log_after_an_error(tmp_path):
-    path = tmp_path / "a.log"
-    assert call("--log", path, "check", tmp_path / "nothing").returncode == 1
-    found = entries(path)
-    assert found[-2][0] == "ERROR"
-    assert "nothing" in found[-2][1]
-    assert found[-1][1].startswith("end: exit code 1 (failed)")
-    assert call("--log", path, "check", "--nonsense").returncode == 2
-    assert entries(path)[-1][1].startswith("end: exit code 2 (the command line is wrong)")
-
-
-def test_log_that_cannot_be_written_is_an_error(tmp_path):
-    done = call("--log", tmp_path / "no" / "a.log", "info")
-    assert done.returncode == 1
-    assert "a.log cannot be written (No such file or directory)" in " ".join(done.stderr.split())
-    assert done.stdout == ""
-
-
-def test_log_of_a_defect_has_its_traceback_and_of_a_warning_its_place(tmp_path):
-    code = (
-        "import sys, warnings; sys.argv = ['gpu-sdm', '--log', sys.argv[1], 'info']\n"
-        "import gpu_sdm.cli, gpu_sdm.environment\n"
-        "def broken():\n"
-        "    warnings.warn('odd numbers'); raise ZeroDivisionError('a defect')\n"
-        "gpu_sdm.environment.environment = broken\n"
-        "gpu_sdm.cli.main()\n"
-    )
-    path = tmp_path / "a.log"
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
-    assert "ZeroDivisionError: a defect" in done.stderr
-    assert "UserWarning: odd numbers" in done.stderr
-    *_, warned, defect, end = entries(path)
-    assert warned[0] == "WARNING"
-    assert warned[1].startswith("UserWarning: odd numbers (")
-    assert defect[0] == "CRITICAL"
-    assert defect[1].startswith("Traceback")
-    assert "ZeroDivisionError: a defect" in defect[1]
-    assert end[1].startswith("end: exit code 1 (failed)")
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="signals are those of POSIX")
-def test_log_and_exit_code_after_ctrl_c(made, tmp_path):
-    home, _ = made
-    path = tmp_path / "a.log"
-    running = subprocess.Popen(
-        [
-            *CLI, "--log", str(path), "permute", str(home / "project"), "--out",
-            str(tmp_path / "out"), "--mask", str(home / "mask.nii.gz"), "--voxel-size", "4",
-            "--imputations", "3", "-n", "5000000", "--no-report",
-        ],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    until = time.monotonic() + 120
-    while time.monotonic() < until and running.poll() is None:
-        if path.exists() and "stage permutations: start" in path.read_text(encoding="utf-8"):
-            break
-        time.sleep(0.1)
-    running.send_signal(signal.SIGINT)
-    _, told = running.communicate(timeout=60)
-    assert running.returncode == 130, told
-    said = [message for _, message in entries(path)]
-    assert any(m.startswith("interrupted; what is finished is kept") for m in said)
-    assert any(re.match(r"stage permutations: left at [\d,]+ of 5,000,000", m) for m in said)
-    assert said[-1].startswith("end: exit code 130 (stopped by Ctrl-C)")
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is full")
-def test_a_log_that_is_lost_costs_one_sentence_and_no_work(tmp_path, monkeypatch):
-    told: list[str] = []
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-    with log.ended():
-        log.start(Path("/dev/full"), ["gpu-sdm"], {}, told.append)
-        log.note("one")
-        log.note("two")
-    assert len(told) == 1
-    assert "can no longer be written" in told[0]
-    with pytest.raises(OutputError, match="cannot be written"):
-        log.start(tmp_path, ["gpu-sdm"], {}, told.append)
 
 
 def test_no_arguments_and_wrong_ones():

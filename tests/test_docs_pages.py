@@ -23,7 +23,7 @@ ELSEWHERE = {
     "formats": "test_formats_docs", "hostile": "test_fuzz", "images": "test_image_analysis",
     "inference": "test_inference_docs", "models": "test_model_command", "samples": "test_combine",
     "studies": "test_study_tables", "templates": "test_template_commands",
-    "threshold": "test_threshold",
+    "threshold": "test_threshold_command",
 }  # fmt: skip
 # Pages that start from the demo of the README and its result, on 4 mm.
 ON_DEMO = ("figures", "grade", "report", "robustness", "scaling")

@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from projects import write_mask, write_project
-from report_pages import HOSTILE, NAME, SETTINGS, Page, hostile_result
+from report_pages import HOSTILE, NAME, SETTINGS, Page, hostile_result, unpack
 from small_database import PARTNER_MM, SEED_MM, write_database
 
 import gpu_sdm
@@ -32,7 +32,7 @@ from gpu_sdm.report.facts import Facts, read_rows
 from gpu_sdm.report.html import section, tag
 from gpu_sdm.report.panels import panels
 from gpu_sdm.report.tables import p_value
-from gpu_sdm.report.volumes import counts_of, labels, pack, unpack
+from gpu_sdm.report.volumes import counts_of, labels, pack
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ MOST = 400
 
 
 def rule_of(observed, hits):
-    return StopRule((0.0, 0.0, 0.0), 0, "voxel", 0, observed, observed, hits)
+    return StopRule((0.0, 0.0, 0.0), "voxel", 0, observed, observed, hits)
 
 
 def state_of(values):

@@ -230,25 +230,13 @@ def glass_map(
 
     Parameters
     ----------
-    values : (V,) float
-        The map; zeros are not drawn.
-    space : Space
-        Grid and mask.
-    shown : (V,) bool, optional
-        Voxels to draw; by default all.
-    name : str
-        Which map it is; gives the unit.
+    values, space, shown, name, scale, title, look
+        As for `slices.slices`.
     peaks : (n, 3) float, optional
         MNI millimetres of the peaks to label.
     texts : (n,) sequence of str
         Their labels. Few stand in the views; many, or any in a narrow figure, are numbered there
         and written below.
-    scale : Scale, optional
-        That of another figure.
-    title : str
-        Heading.
-    look : Look
-        Width and background.
     """
     kept = hide(values, shown)
     scale = scale_of(kept, name) if scale is None else scale

@@ -30,7 +30,8 @@ def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     a, b = np.atleast_2d(a)[:, None], np.atleast_2d(b)[None]
     wide = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
     high = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
-    return np.clip(wide, 0, None) * np.clip(high, 0, None)
+    area: np.ndarray = np.clip(wide, 0, None) * np.clip(high, 0, None)
+    return area
 
 
 def place_boxes(

@@ -56,7 +56,8 @@ def on_surface(kept: np.ndarray, space: Space, hemisphere: str) -> np.ndarray:
         seen = np.isfinite(here)
         total[seen] += here[seen]
         count += seen
-    return np.divide(total, count, out=np.full(len(white), np.nan), where=count > 0)
+    mean: np.ndarray = np.divide(total, count, out=np.full(len(white), np.nan), where=count > 0)
+    return mean
 
 
 @styled
@@ -74,20 +75,8 @@ def surface(
 
     Parameters
     ----------
-    values : (V,) float
-        The map; zeros are not drawn.
-    space : Space
-        Grid and mask.
-    shown : (V,) bool, optional
-        Voxels to draw; by default all.
-    name : str
-        Which map it is; gives the unit.
-    scale : Scale, optional
-        That of another figure.
-    title : str
-        Heading.
-    look : Look
-        Width and background.
+    values, space, shown, name, scale, title, look
+        As for `slices.slices`.
     """
     from nilearn.datasets import load_fsaverage, load_fsaverage_data
     from nilearn.plotting import plot_surf_stat_map

@@ -58,17 +58,20 @@ class Graph:
         """(X*Y*Z,) float64 of this thread, inf everywhere; a call must leave it so."""
         if not hasattr(self._local, "distance"):
             self._local.distance = np.full(len(self.costs), np.inf)
-        return self._local.distance
+        distance: np.ndarray = self._local.distance
+        return distance
 
     def voxel_of(self, xyz_mm: np.ndarray) -> np.ndarray:
         """(3,) continuous voxel coordinates of a position, exact to a nanometre."""
-        return np.round((xyz_mm - self.affine[:3, 3]) / np.diag(self.affine)[:3], 6)
+        ijk: np.ndarray = (xyz_mm - self.affine[:3, 3]) / np.diag(self.affine)[:3]
+        return np.round(ijk, 6)
 
     def distance_mm(self, voxels: np.ndarray, xyz_mm: np.ndarray) -> np.ndarray:
         """(n,) Euclidean millimetres from a position to voxels of the grid."""
         ijk = np.stack(np.unravel_index(voxels, self.shape, order="F"), axis=1)
         apart = (ijk - self.voxel_of(xyz_mm)) * self.voxel_size
-        return np.sqrt((apart**2).sum(axis=1))
+        distance: np.ndarray = np.sqrt((apart**2).sum(axis=1))
+        return distance
 
     def sources(self, xyz_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Voxels that surround a position, and the distance at which paths start from them.

@@ -168,7 +168,8 @@ def truncated_quantile(
     below = np.logaddexp(special.log_ndtr(lo), np.log(u) + log_z)
     above = np.logaddexp(special.log_ndtr(-hi), np.log1p(-u) + log_z)
     z = np.where(below < above, special.ndtri_exp(below), -special.ndtri_exp(above))
-    return np.clip(mean + sd * z, lower, upper)
+    y: np.ndarray = np.clip(mean + sd * z, lower, upper)
+    return y
 
 
 @nb.njit(nb.float64(nb.float64), cache=True, nogil=True)

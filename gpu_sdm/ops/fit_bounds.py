@@ -23,7 +23,7 @@ from gpu_sdm.ops.bounded_normal import FAR, LOG_ROOT_2PI, log_interval
 GRID = np.concatenate([[0.0], np.geomspace(1e-4, 2.0, 45)])  # tau2 is bracketed on it
 
 
-class _Data(NamedTuple):
+class Limits(NamedTuple):
     """What the likelihood needs, each (K, V) float64."""
 
     lower: np.ndarray
@@ -34,11 +34,13 @@ class _Data(NamedTuple):
     y: np.ndarray  # the effect of a known study
     v: np.ndarray  # and its sampling variance
 
-    def at(self, voxels: np.ndarray) -> _Data:
-        return _Data(*(a[:, voxels] for a in self))
+    def at(self, voxels: np.ndarray) -> Limits:
+        """Give those of some voxels."""
+        return Limits(*(a[:, voxels] for a in self))
 
 
-def _prepare(lower: np.ndarray, upper: np.ndarray, c: np.ndarray, v2: np.ndarray) -> _Data:
+def prepare(lower: np.ndarray, upper: np.ndarray, c: np.ndarray, v2: np.ndarray) -> Limits:
+    """Gather what the likelihood of these bounds needs; arguments as for `fit_bounds`."""
     low, high = np.asarray(lower, np.float64), np.asarray(upper, np.float64)
     c, v2 = c[:, None], v2[:, None]
     known = high - low < KNOWN_WIDTH
@@ -49,10 +51,10 @@ def _prepare(lower: np.ndarray, upper: np.ndarray, c: np.ndarray, v2: np.ndarray
     high = np.where(finite_high, high, FAR)
     v_low = np.where(finite_low, c + v2 * low**2, 1.0)
     v_high = np.where(finite_high, c + v2 * high**2, 1.0)
-    return _Data(low, high, v_low, v_high, known, y, c + v2 * y**2)
+    return Limits(low, high, v_low, v_high, known, y, c + v2 * y**2)
 
 
-def _terms(mu: np.ndarray, d: _Data, keep: np.ndarray) -> tuple[np.ndarray, ...]:
+def _terms(mu: np.ndarray, d: Limits, keep: np.ndarray) -> tuple[np.ndarray, ...]:
     """Minus log-likelihood of each study and its two derivatives in mu (K, V); 0 outside `keep`.
 
     Each limit has its own standard deviation, so the probability between them turns negative far
@@ -79,7 +81,7 @@ def _terms(mu: np.ndarray, d: _Data, keep: np.ndarray) -> tuple[np.ndarray, ...]
 
 
 def _direction(
-    grad: np.ndarray, h: np.ndarray, d: _Data, X: np.ndarray, keep: np.ndarray
+    grad: np.ndarray, h: np.ndarray, d: Limits, X: np.ndarray, keep: np.ndarray
 ) -> np.ndarray:
     """Newton step (Q, V); where the Hessian is not positive, with its negative parts raised."""
     floor = 1e-3 / np.where(d.known, d.v, d.v_upper)
@@ -93,7 +95,7 @@ def _direction(
 
 
 def _newton(
-    start: np.ndarray, d: _Data, X: np.ndarray, keep: np.ndarray
+    start: np.ndarray, d: Limits, X: np.ndarray, keep: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Damped Newton from `start` (Q, V): coefficients (Q, V) and converged (V,)."""
     beta = start.copy()
@@ -126,7 +128,7 @@ def _newton(
     return beta, converged
 
 
-def _profile(t: np.ndarray, mu: np.ndarray, d: _Data) -> tuple[np.ndarray, np.ndarray]:
+def _profile(t: np.ndarray, mu: np.ndarray, d: Limits) -> tuple[np.ndarray, np.ndarray]:
     """Minus log-likelihood at tau2 = t (V,) and its derivative, each (V,)."""
     v_low, v_high, v = d.v_lower + t, d.v_upper + t, d.v + t
     a, b = (d.upper - mu) / np.sqrt(v_high), (d.lower - mu) / np.sqrt(v_low)
@@ -141,7 +143,7 @@ def _profile(t: np.ndarray, mu: np.ndarray, d: _Data) -> tuple[np.ndarray, np.nd
     return f.sum(0), g.sum(0)
 
 
-def _fit_tau2(mu: np.ndarray, d: _Data) -> np.ndarray:
+def tau2_given(mu: np.ndarray, d: Limits) -> np.ndarray:
     """tau2 (V,) of the least profile: grid, then bisection of the derivative in each valley."""
     n = mu.shape[1]
     grid = list(GRID)
@@ -229,7 +231,7 @@ def fit_bounds(
     .. [2] Albajes-Eizagirre et al. (2019) Voxel-based meta-analysis via permutation of subject
        images (PSI). NeuroImage 186:174-184.
     """
-    d = _prepare(lower, upper, np.asarray(c), np.asarray(v2))
+    d = prepare(lower, upper, np.asarray(c), np.asarray(v2))
     n_studies, n_voxels = d.lower.shape
     rows = np.arange(n_voxels)
     keep = np.ones((n_studies, n_voxels), bool)
@@ -249,7 +251,7 @@ def fit_bounds(
         converged &= fine[drop, rows]
         keep[drop, rows] = False
         discarded[step] = drop
-    return beta, _fit_tau2(X @ beta, d), discarded, converged
+    return beta, tau2_given(X @ beta, d), discarded, converged
 
 
 def _cpu(

@@ -169,8 +169,8 @@ def _impute_piece(piece, lower, upper, mu, tau2, c, v2, keys, index, start, stop
                 )
         to = out[row, k, first : first + size]
         for i in range(size):
-            low, high = np.float32(wall[0, i]), np.float32(wall[1, i])
-            to[i] = min(max(np.float32(y[i]), low), high)
+            least, most = np.float32(wall[0, i]), np.float32(wall[1, i])
+            to[i] = min(max(np.float32(y[i]), least), most)
     return fallbacks
 
 

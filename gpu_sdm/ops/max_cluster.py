@@ -156,12 +156,13 @@ def _compiled(z, neighbours, level, sign):  # type: ignore[no-untyped-def]
 def _cpu(
     z: np.ndarray, neighbours: np.ndarray, threshold: float, sign: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    return _compiled(
+    extent, mass = _compiled(
         np.ascontiguousarray(z),
         np.ascontiguousarray(neighbours),
         float(np.float32(threshold)),
         float(sign),
     )
+    return extent, mass
 
 
 def sample(rng: np.random.Generator) -> tuple[tuple[Any, ...], dict[str, Any]]:

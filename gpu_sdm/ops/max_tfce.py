@@ -159,9 +159,10 @@ def _compiled(z, neighbours, sign, step_sum):  # type: ignore[no-untyped-def]
 
 
 def _cpu(z: np.ndarray, neighbours: np.ndarray, sign: float = 1.0) -> np.ndarray:
-    return _compiled(
+    best: np.ndarray = _compiled(
         np.ascontiguousarray(z), np.ascontiguousarray(neighbours), float(sign), STEP_SUM
     )
+    return best
 
 
 def max_statistic(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

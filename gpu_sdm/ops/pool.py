@@ -24,13 +24,14 @@ def weighted(w: np.ndarray, y: np.ndarray, X: np.ndarray) -> tuple[np.ndarray, .
 
 def _trace(cov: np.ndarray, w: np.ndarray, X: np.ndarray) -> np.ndarray:
     """Tr P (V,), P the residual projection with weights w (K, V)."""
-    return w.sum(0) - np.einsum("vpq,kv,kp,kq->v", cov, w * w, X, X, optimize=True)
+    trace: np.ndarray = w.sum(0) - np.einsum("vpq,kv,kp,kq->v", cov, w * w, X, X, optimize=True)
+    return trace
 
 
 def _reml(y: np.ndarray, v: np.ndarray, X: np.ndarray, tol: float) -> np.ndarray:
     """tau2 (V,) by Fisher scoring of the restricted likelihood, kept between known signs."""
     hat = X @ np.linalg.pinv(X)
-    t = ((y - hat @ y) ** 2).sum(0) - (1 - np.diag(hat)) @ v  # Hedges-Olkin's moments
+    t: np.ndarray = ((y - hat @ y) ** 2).sum(0) - (1 - np.diag(hat)) @ v  # Hedges-Olkin's moments
     t = np.maximum(0.0, t / (X.shape[0] - X.shape[1]))
     low, high = np.zeros(t.size), np.full(t.size, np.inf)
     live = np.arange(t.size)

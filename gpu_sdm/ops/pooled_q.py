@@ -25,7 +25,10 @@ def _log_beta_tail(x: np.ndarray, a: np.ndarray, b: float) -> np.ndarray:
         out *= d * c
         if np.all(np.abs(d * c - 1) < 1e-15):
             break
-    return a * np.log(x) + b * np.log1p(-x) - np.log(a) - special.betaln(a, b) + np.log(out)
+    log_tail: np.ndarray = (
+        a * np.log(x) + b * np.log1p(-x) - np.log(a) - special.betaln(a, b) + np.log(out)
+    )
+    return log_tail
 
 
 def log_chi2_tail(x: np.ndarray, k: float) -> np.ndarray:

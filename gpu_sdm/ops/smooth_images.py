@@ -36,7 +36,8 @@ def _box(
 def _standardised(images: np.ndarray) -> np.ndarray:
     images = images - images.mean(axis=0)
     scale = np.sqrt((len(images) - 1) / (images**2).sum(axis=0))
-    return (images * scale).astype(np.float32)
+    standard: np.ndarray = (images * scale).astype(np.float32)
+    return standard
 
 
 def smooth_images(

@@ -187,7 +187,10 @@ def _compiled_map(z, neighbours, step_sum):  # type: ignore[no-untyped-def]
 
 
 def _cpu(z: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
-    return _compiled_map(np.ascontiguousarray(z), np.ascontiguousarray(neighbours), STEP_SUM)
+    score: np.ndarray = _compiled_map(
+        np.ascontiguousarray(z), np.ascontiguousarray(neighbours), STEP_SUM
+    )
+    return score
 
 
 def sample(rng: np.random.Generator) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -20,7 +20,10 @@ _CLIP_STEPS = 8
 def _clipped_variance(t: np.ndarray) -> np.ndarray:
     """Variance of a standard normal clipped to [-t, t]."""
     tail = special.ndtr(-t)
-    return 1 - 2 * tail - 2 * t * np.exp(-0.5 * t * t - LOG_ROOT_2PI) + 2 * t * t * tail
+    variance: np.ndarray = (
+        1 - 2 * tail - 2 * t * np.exp(-0.5 * t * t - LOG_ROOT_2PI) + 2 * t * t * tail
+    )
+    return variance
 
 
 def _clip_limit(reach: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from numba import njit
 from scipy import sparse
 from scipy.sparse.csgraph import dijkstra
 
-from gpu_sdm.ops._graph import Graph
+from gpu_sdm.ops._graph import Graph as Graph  # what peak_distance takes
 from gpu_sdm.ops._op import Op
 from gpu_sdm.spaces import SHAPES
 

@@ -59,4 +59,5 @@ def wald_chi2(estimates: np.ndarray, covariances: np.ndarray) -> np.ndarray:
         off = estimates - mean
         total = total + (1 + 1 / m) / (m - 1) * np.einsum("mvr,mvs->vrs", off, off)
     solved = np.linalg.solve(total, mean[..., None])[..., 0]
-    return np.einsum("vr,vr->v", mean, solved)
+    chi2: np.ndarray = np.einsum("vr,vr->v", mean, solved)
+    return chi2

@@ -24,7 +24,9 @@ TABLES = {"voxel": "fwe-voxel-0.05", "tfce": "fwe-tfce-0.05"}
 MOST = 5  # lines of the convergence
 
 
-def _observed(facts: Facts, statistic: str, maxima: np.ndarray) -> dict[str, tuple]:
+def _observed(
+    facts: Facts, statistic: str, maxima: np.ndarray
+) -> dict[str, tuple[np.ndarray, float]]:
     """Series of the convergence: the peaks whose p is nearest to the threshold."""
     rows = facts.clusters.get(TABLES.get(statistic, ""), [])
     if not rows:

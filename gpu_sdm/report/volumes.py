@@ -16,7 +16,7 @@ from gpu_sdm.figures._brain import underlay as brain
 from gpu_sdm.figures.palette import ramp
 from gpu_sdm.finished import Finished
 from gpu_sdm.report.html import Html, data_block, join, tag
-from gpu_sdm.spaces import SHAPES, Space, grid_affine
+from gpu_sdm.spaces import SHAPES, Space, grid_affine, transformed
 
 UNDERLAY_MM = 2
 
@@ -66,13 +66,6 @@ def pack(values: np.ndarray) -> str:
     raw = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"))
     planes = raw.view(np.uint8).reshape(len(raw), -1).T
     return base64.b64encode(gzip.compress(planes.tobytes(), 6, mtime=0)).decode()
-
-
-def unpack(text: str, dtype: str) -> np.ndarray:
-    """Read what `pack` gave."""
-    kind = np.dtype(dtype).newbyteorder("<")
-    planes = np.frombuffer(gzip.decompress(base64.b64decode(text)), np.uint8)
-    return np.ascontiguousarray(planes.reshape(kind.itemsize, -1).T).view(kind).ravel()
 
 
 def counts_of(p: np.ndarray, permutations: int) -> np.ndarray | None:
@@ -154,12 +147,11 @@ def labels(space: Space, atlas: Atlas) -> tuple[list[str], np.ndarray]:
 
 def _near(mm: np.ndarray, atlas: Atlas) -> list[str]:
     """Do for many points (n, 3) outside all regions what `label_of` does for one."""
-    inverse = np.linalg.inv(atlas.affine)
-    place = mm @ inverse[:3, :3].T + inverse[:3, 3]
+    place = transformed(np.linalg.inv(atlas.affine), mm)
     if len(mm) == 0 or np.ptp(place - np.rint(place), axis=0).max() > 1e-6:
         return atlas.label_of(mm) if len(mm) else []  # grids that do not go together
     centre = np.rint(place).astype(int)
-    rest = mm[0] - (centre[0] @ atlas.affine[:3, :3].T + atlas.affine[:3, 3])
+    rest = mm[0] - transformed(atlas.affine, centre[0])
     reach = np.ceil(NEAR_MM / np.linalg.norm(atlas.affine[:3, :3], axis=0)).astype(int) + 1
     box = np.stack(np.meshgrid(*(np.arange(-r, r + 1) for r in reach), indexing="ij"), -1)
     steps = box.reshape(-1, 3)
@@ -170,8 +162,7 @@ def _near(mm: np.ndarray, atlas: Atlas) -> list[str]:
         if distance[step] > NEAR_MM * (1 + 1e-9):
             break
         open_ = np.flatnonzero(number == 0)
-        at = (centre[open_] + steps[step]) @ atlas.affine[:3, :3].T + atlas.affine[:3, 3]
-        number[open_] = atlas.number_at(at)
+        number[open_] = atlas.number_at(transformed(atlas.affine, centre[open_] + steps[step]))
     return [f"near {atlas.regions[n]}" if n else NO_LABEL for n in number.tolist()]
 
 
@@ -187,7 +178,8 @@ def underlay() -> np.ndarray:
     mm = affine[:3, :3] @ ijk + affine[:3, 3:]
     values = map_coordinates(smooth, (mm - fine.origin[:, None]) / fine.step, order=1, cval=0.0)
     bright = np.clip(values / np.percentile(values[values > 0.1], 99.5), 0, 1)
-    return np.rint(255 * bright).astype(np.uint8).reshape(shape)
+    grey: np.ndarray = np.rint(255 * bright).astype(np.uint8).reshape(shape)
+    return grey
 
 
 def window(space: Space) -> list[list[float]]:
@@ -204,7 +196,7 @@ def _colours(name: str) -> str:
     import matplotlib
 
     colours = ramp(name) if name in ("positive", "negative") else matplotlib.colormaps[name]
-    rgb = np.rint(255 * colours(np.linspace(0, 1, 256))[:, :3]).astype(np.uint8)
+    rgb: np.ndarray = np.rint(255 * colours(np.linspace(0, 1, 256))[:, :3]).astype(np.uint8)
     return rgb.tobytes().hex()
 
 

@@ -89,7 +89,8 @@ def hedges_g(
 def effect_to_bound(studies: Sequence[Study]) -> np.ndarray:
     """(K,) float64 smallest |g| that each study would have reported, J t_thr sqrt(c)."""
     terms = study_terms(studies)
-    return terms.j * np.array([s.t_threshold for s in studies]) * np.sqrt(terms.c)
+    bound: np.ndarray = terms.j * np.array([s.t_threshold for s in studies]) * np.sqrt(terms.c)
+    return bound
 
 
 def peak_effects(study: Study, compat: bool = False) -> np.ndarray:

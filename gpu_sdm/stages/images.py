@@ -1,4 +1,4 @@
-"""Effects of the studies that supply a whole map, and the mask that all of them cover."""
+"""Effects of the studies that supply a whole map, the mask that all cover, what is known of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from gpu_sdm import cache
 from gpu_sdm.config import Settings
-from gpu_sdm.data import Dataset, ImageFile, Notice, Study
+from gpu_sdm.data import Bounds, Dataset, ImageFile, Notice, Study
 from gpu_sdm.errors import InputError
 from gpu_sdm.io.image_effects import StudyMap, image_doubts, read_study_map
 from gpu_sdm.io.nifti import write_map
@@ -83,6 +83,33 @@ def image_effects(
             if progress is not None:
                 progress(k + 1, len(pairs))
     return g, tuple(notices)
+
+
+def known_notices(
+    bounds: Bounds, studies: Sequence[Study], settings: Settings
+) -> tuple[Notice, ...]:
+    """Say that nothing is imputed, or what keeps an analysis of images alone from that.
+
+    Parameters
+    ----------
+    bounds : Bounds
+        Of the studies, (K, V).
+    studies : sequence of Study
+        Those of the model; nothing is said where one of them has no image.
+    settings : Settings
+        Their imputations are what is saved.
+    """
+    if any(s.image is None for s in studies):
+        return ()
+    v = bounds.lower.shape[1]
+    gaps = int(np.isinf(bounds.lower).any(axis=0).sum())
+    if not gaps:
+        text = f"every effect is known: 1 imputation in place of {settings.imputations}."
+        return (Notice("one_imputation", text),)
+    text = f"{gaps:,} of {v:,} voxels have no data in at least one image, so {settings.imputations}"
+    text += " imputations are drawn; a mask of the others needs one and is as many times faster"
+    text += " (gpu_sdm.stages.images.write_covered_mask)."
+    return (Notice("image_gaps", text),)
 
 
 def write_covered_mask(dataset: Dataset, path: Path | str, settings: Settings) -> int:

@@ -17,6 +17,7 @@ from gpu_sdm.rng import stream_key
 from gpu_sdm.spaces import Space
 
 LAGS = (1, 2, 4, 8, 16)  # voxels
+LAG_STARTS = 4000  # voxels that these are measured from at least, evenly over the mask
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,9 +45,7 @@ class SubjectBank:
             if isinstance(a, np.ndarray):  # else in a file (gpu_sdm.distribute.slabs)
                 a.flags.writeable = False
 
-    def lag_profile(
-        self, space: Space, lags: Sequence[int] = LAGS, pairs: int = 4000
-    ) -> dict[int, float]:
+    def lag_profile(self, space: Space, lags: Sequence[int] = LAGS) -> dict[int, float]:
         """Achieved correlation between voxels some voxels apart along a grid axis.
 
         Parameters
@@ -55,8 +54,6 @@ class SubjectBank:
             Grid and mask of the images.
         lags : sequence of int
             Distances in voxels.
-        pairs : int
-            About how many voxels to start from, evenly over the mask.
 
         Returns
         -------
@@ -67,7 +64,7 @@ class SubjectBank:
         position = np.full(space.shape, -1, np.int64)
         ijk = space.ijk()
         position[tuple(ijk.T)] = np.arange(len(ijk))
-        start = np.arange(0, len(ijk), max(len(ijk) // pairs, 1))
+        start = np.arange(0, len(ijk), max(len(ijk) // LAG_STARTS, 1))
         freedom = float(sum(len(r) for r in self.residuals) - len(self.n1) - (self.n2 > 0).sum())
         places = []
         for lag in lags:
