@@ -38,7 +38,7 @@ from gpu_sdm.templates import Template
 Progress = Callable[[str, int, int], None]
 # A part of every run's identity: raise it when a change alters results, so that unfinished work
 # of another version is not continued.
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 
 LIBERAL = (
     "effects that are imputed from a model with {tested} agree with it by construction, so its "

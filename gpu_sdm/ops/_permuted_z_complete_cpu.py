@@ -107,7 +107,7 @@ def _tabulate(w, x, j, parts, cubics):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(nogil=True, cache=True, error_model="numpy")
-def _q_anew(w, g, signs, p, mean, inverse):  # type: ignore[no-untyped-def]
+def q_anew(w, g, signs, p, mean, inverse):  # type: ignore[no-untyped-def]
     """Sum Q over the effects less `mean`, which need not be theirs."""
     s1, s2 = everywhere(_ZERO), everywhere(_ZERO)
     for k in range(signs.shape[1]):
@@ -133,7 +133,7 @@ def _all_z(w, g, signs, place, lead, parts, cubics, sums, out):  # type: ignore[
         q = s2 - s1 * mean
         if not all_above(q, small):
             # A voxel's bits must not depend on those that happen to lie beside it.
-            q = where_above(q, small, q, _q_anew(w, g, signs, p, mean, inverse))
+            q = where_above(q, small, q, q_anew(w, g, signs, p, mean, inverse))
         t = at_least((q - df) * trace, zero)
         a, b = zero, zero
         for j in range(place.shape[1]):

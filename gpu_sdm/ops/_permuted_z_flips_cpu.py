@@ -17,7 +17,7 @@ import numba as nb
 import numpy as np
 
 from gpu_sdm.ops._lanes import WIDTH, aligned, at_least, everywhere, load, ratio, root, store
-from gpu_sdm.ops._permuted_z_complete_cpu import CANCELS, complete_z
+from gpu_sdm.ops._permuted_z_complete_cpu import CANCELS, complete_z, q_anew
 
 _ONE, _ZERO = np.float32(1), np.float32(0)
 TOGETHER = 4  # permutations whose S1 is summed in one pass over the studies
@@ -40,18 +40,6 @@ def _first_sums(x, signs, s1):  # type: ignore[no-untyped-def]
         store(s1, o + WIDTH, b)
         store(s1, o + 2 * WIDTH, c)
         store(s1, o + 3 * WIDTH, d)
-
-
-@nb.njit(nogil=True, cache=True, error_model="numpy")
-def _q_anew(w, g, signs, p, mean, inverse, out):  # type: ignore[no-untyped-def]
-    """Sum Q over the effects less `mean`, which need not be theirs, to the start of `out`."""
-    s1, s2 = everywhere(_ZERO), everywhere(_ZERO)
-    for k in range(signs.shape[1]):
-        effect = everywhere(signs[p, k]) * load(g, k * WIDTH) - mean
-        product = load(w, k * WIDTH) * effect
-        s1 = s1 + product
-        s2 = s2 + product * effect
-    store(out, 0, s2 - s1 * s1 * inverse)
 
 
 @nb.njit(nogil=True, cache=True, error_model="numpy")
@@ -79,7 +67,7 @@ def _all_q(w, g, signs, s1, sums, fresh, rubin, q, out):  # type: ignore[no-unty
         return
     for p in range(len(signs)):
         o = p * WIDTH
-        _q_anew(w, g, signs, p, load(rubin, 4 * o), inverse, out)
+        store(out, 0, q_anew(w, g, signs, p, load(rubin, 4 * o), inverse))
         # A voxel's bits must not depend on those that happen to lie beside it.
         for i in range(WIDTH):
             if not q[o + i] > out[WIDTH + i]:
