@@ -74,8 +74,11 @@ def replay(
         wanted = max(permutations, finished(path))
         begin, before = time.monotonic(), finished(path)
 
+        told = {before}
+
         def say(done: int) -> None:
-            if done > before and (done % 96 == 0 or done == wanted):
+            if done not in told and (done % 96 == 0 or done == wanted):
+                told.add(done)
                 rate = (done - before) / (time.monotonic() - begin)
                 print(f"null: {start}, seed {seed}: {done} of {wanted}, {rate:.2f}/s", flush=True)
 

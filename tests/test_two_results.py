@@ -269,8 +269,9 @@ def test_shared_studies_samples_and_other_models_are_refused(made, tmp_path):
     gpu_sdm.run(gpu_sdm.read(copied), chosen, out=tmp_path / "o", backend="cpu")
     with pytest.raises(SettingError, match=r"'zstudy00' .* sizes and findings of 'astudy00'"):
         contrast(a, open_result(tmp_path / "o"), backend, no_label)
-    with pytest.raises(SettingError, match="imputations is 3 and 5"):
-        contrast(a, replace(b, settings=replace(b.settings, imputations=5)), backend, no_label)
+    other = replace(b.settings, imputations=5, fwhm=25.0)
+    with pytest.raises(SettingError, match=r"imputations is 3 and 5; fwhm is 20\.0 and 25\.0"):
+        contrast(a, replace(b, settings=other), backend, no_label)
     with pytest.raises(SettingError, match="not the mean of its studies"):
         contrast(
             a, replace(b, settings=replace(b.settings, covariates=("age",))), backend, no_label
