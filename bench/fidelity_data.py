@@ -44,7 +44,8 @@ def enge(start: str, **settings: object) -> Analysis:
     **settings
         Further fields of `Settings`.
     """
-    given: dict[str, object] = {"compat": "sdm-6.21", "mask": ENGE / "sdm_mask.nii.gz"}
+    compat: dict[str, object] = {"compat": "sdm-6.21", "search": "sdm-6.21"}
+    given = compat | {"mask": ENGE / "sdm_mask.nii.gz"}
     if start == "bounds":
         given["bounds"] = ENGE / "pp"
     chosen = gpu_sdm.Settings(**(given | settings))  # type: ignore[arg-type]

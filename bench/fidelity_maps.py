@@ -1,6 +1,6 @@
 """Stage 2: the mean model's maps, from SDM-PSI's own bounds and from the peaks.
 
-Bars are held by compat, which searches as the original does. Beside it stand what two runs of ours
+Bars are held by compat with the original's search. Beside it stand what two runs of ours
 with other seeds of the imputations agree on, and the same with the optimum in place of that search;
 from the bounds that is the default.
 """
@@ -95,7 +95,7 @@ def run_start(ledger: Ledger, start: str, imputations: int) -> None:
         ledger.add(part, "share of the mask", float(keep.mean()), region)
     ours = maps_of(mean_model(analysis))
     again = maps_of(mean_model(enge(start, **given, seed=1)))
-    plain = replace(analysis.settings, compat=None)
+    plain = replace(analysis.settings, search="optimum")
     optimum = maps_of(
         mean_model(replace(analysis, settings=plain))
     )  # the bounds stay those of compat

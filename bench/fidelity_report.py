@@ -1,15 +1,16 @@
 """docs/fidelity.md: its tables come from the figures, its prose stays.
 
-A table lies between `<!-- generated: NAME -->` and `<!-- end: NAME -->`; everything else in the
+A table lies between `<!-- NAME begins -->` and `<!-- NAME ends -->`; everything else in the
 document is written by hand and never touched.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from page import between, table
 
 Content = dict[str, Any]
 Row = dict[str, Any]
@@ -23,13 +24,6 @@ def number(value: float | int | None, digits: int = 4) -> str:
         return f"{int(value):,}"
     text = f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
     return f"{value:.{digits}f}" if 0.001 <= abs(value) < 1 and digits <= 4 else text
-
-
-def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Lay out a Markdown table."""
-    heads = list(heads)
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def verdict(row: Row) -> str:
@@ -244,12 +238,7 @@ def renewed(text: str, content: Content) -> str:
         If the document has no place for a section, or more than one.
     """
     for name, section in SECTIONS.items():
-        begin, end = f"<!-- generated: {name} -->", f"<!-- end: {name} -->"
-        place = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-        if len(place.findall(text)) != 1:
-            raise ValueError(f"the document needs one {begin} ... {end}")
-        made = f"{begin}\n{section(content)}\n{end}"
-        text = place.sub(lambda _, made=made: made, text)
+        text = between(text, name, section(content))
     return text
 
 

@@ -1,7 +1,7 @@
 """Variants of the estimation and imputation from SDM-PSI's own bounds, on voxels fixed beforehand.
 
 Every variant is scored on the slices z = -12..10 mm (where they were tried); the default, which
-finds the optimum, and compat, which searches as SDM-PSI does, are scored once more on z = 16..38
+finds the optimum, and SDM-PSI's search are scored once more on z = 16..38
 mm, which no choice was made on. Apart: neither a voxel nor any of its 26 neighbours, which
 smoothing mixes in, is one where SDM-PSI's search ends more than .02 from the optimum; told from the
 bounds alone.
@@ -31,7 +31,7 @@ from gpu_sdm.stages.estimate import smooth_in_mask
 PART = "variants"
 TRIED, HELD_OUT = (-12, 10), (16, 38)  # mm, slices
 DEFAULT = "default: optimum, 3 discards, 1 mm"
-COMPAT = "compat: SDM-PSI's search, tau2 of the mean smoothed"
+SEARCHED = "SDM-PSI's search, tau2 of the mean smoothed"
 SCORED = ("g", "z", "tau2", "i2", "q")
 BLOCK = 4096
 Fit = tuple[np.ndarray, np.ndarray]  # mean and tau2, each (V,), NaN where not computed
@@ -84,7 +84,7 @@ class Trial:
         mean, tau2 = in_blocks(voxels, block)
         return self.spread(mean, voxels), self.spread(tau2, voxels)
 
-    def compat(self, voxels: np.ndarray, sigma_mm: float = 1.0) -> Fit:
+    def searched(self, voxels: np.ndarray, sigma_mm: float = 1.0) -> Fit:
         """Mean of SDM-PSI's search, and tau2 given the mean smoothed; neither is smoothed here."""
         mean, _ = self.fit(voxels, 3, FIT_MEAN_SDM)
         smooth = self.smooth(mean, sigma_mm)
@@ -156,16 +156,16 @@ def run(ledger: Ledger) -> None:
     for sigma in (0.0, 0.7, 1.2, 1.5, 2.0):
         trial.score(ledger, f"smoothed by {sigma:g} mm", fits[3], voxels, where, sigma)
     trial.score(ledger, "proper truncated normal", fits[3], voxels, where, law="truncated-normal")
-    compat = trial.fit(wide, 3, FIT_MEAN_SDM)
-    trial.score(ledger, "SDM-PSI's search, tau2 of the mean as found", compat, voxels, where)
+    found = trial.fit(wide, 3, FIT_MEAN_SDM)
+    trial.score(ledger, "SDM-PSI's search, tau2 of the mean as found", found, voxels, where)
     for sigma in (0.0, 1.2):
         what = f"the same, smoothed by {sigma:g} mm"
-        trial.score(ledger, what, compat, voxels, where, sigma)
-    trial.score(ledger, COMPAT, trial.compat(wide), voxels, where)
+        trial.score(ledger, what, found, voxels, where, sigma)
+    trial.score(ledger, SEARCHED, trial.searched(wide), voxels, where)
     held, wide = between(trial.space, HELD_OUT), between(trial.space, HELD_OUT, margin=4)
     where = "held out"
     ledger.add(PART, "share apart", float(trial.apart[held].mean()), where)
     trial.score(ledger, DEFAULT, trial.fit(wide, 3), held, where)
-    compat = trial.fit(wide, 3, FIT_MEAN_SDM)
-    trial.score(ledger, "SDM-PSI's search, tau2 of the mean as found", compat, held, where)
-    trial.score(ledger, COMPAT, trial.compat(wide), held, where)
+    found = trial.fit(wide, 3, FIT_MEAN_SDM)
+    trial.score(ledger, "SDM-PSI's search, tau2 of the mean as found", found, held, where)
+    trial.score(ledger, SEARCHED, trial.searched(wide), held, where)

@@ -28,7 +28,7 @@ from gpu_sdm.spaces import Space
 from gpu_sdm.stages.bounds import PeakReach, study_bounds
 from gpu_sdm.stages.design import Design
 from gpu_sdm.stages.effects import study_terms
-from gpu_sdm.stages.estimate import default_discards, search_of
+from gpu_sdm.stages.estimate import default_discards
 from gpu_sdm.stages.images import known_notices
 from gpu_sdm.stages.impute import n_imputations
 from gpu_sdm.stages.linear_model import model_of
@@ -156,8 +156,6 @@ class Analysis:
     def content(self) -> dict[str, str]:
         """Content hash of everything but the settings that determines the result."""
         found = {"program": CODE_VERSION, "mask": self.space.digest(), **self.dataset.sha256}
-        if self.settings.sdm_compat:
-            found["search"] = search_of(self.likelihood.x, True).name
         if self.template is not None:
             found["template"] = self.template.digest()
         if made_of := composition(self.design.dataset.studies):

@@ -15,6 +15,7 @@ STATISTICS = ("voxel", "tfce", "cluster-extent", "cluster-mass")
 DEFAULT_STATISTICS = ("voxel", "tfce")
 CLUSTER_STATISTICS = ("cluster-extent", "cluster-mass")
 CLUSTER_THRESHOLD = 3.0902  # z of a one-sided p of .001
+SEARCHES = ("optimum", "sdm-6.21")
 EXCHANGES = ("subjects", "studies", "peaks")
 NOISE = re.compile(r"^(scan|gaussian|template):([0-9]*\.?[0-9]+)$")
 NOISE_RANGE = {
@@ -36,6 +37,7 @@ CONSTRAINTS: dict[str, Interval | Options] = {
     "impute_under": Options(("model", "null")),
     "exchange": Options(EXCHANGES),
     "compat": Options((None, "sdm-6.21")),
+    "search": Options(SEARCHES),
     "stop_hits": Interval(1, 1_000_000, integer=True),
 }
 DISCARDS = Interval(0, 1000, integer=True)
@@ -50,6 +52,7 @@ BEFORE: dict[str, Any] = {
     "contrast": [],
     "where": None,
     "impute_under": "model",
+    "search": "optimum",
     "sample_correlation": 0.5,
     "stop_at": None,
     "stop_hits": 20,
@@ -111,8 +114,10 @@ class Settings:
         Correlation of any two contrasts of one sample, 0 to 1; such contrasts are averaged
         (docs/samples.md).
     compat : {None, "sdm-6.21"}
-        Reproduce SDM-PSI 6.21's known deviations, its search of the mean among them, to compare
-        with its output (docs/sdm-psi.md).
+        Reproduce SDM-PSI 6.21's known deviations, to compare with its output (docs/sdm-psi.md).
+    search : {"optimum", "sdm-6.21"}
+        How the mean of a model without covariates is found: the optimum of the likelihood, or as
+        SDM-PSI 6.21 searches it, which gets stuck: to compare with its maps, not to publish.
     stop_at : tuple of three float, optional
         MNI mm of a voxel of the mask: stop when its corrected p is decided (docs/scaling.md).
     stop_hits : int
@@ -154,6 +159,7 @@ class Settings:
     cluster_threshold: float | None = None
     sample_correlation: float = 0.5
     compat: str | None = None
+    search: str = "optimum"
     stop_at: tuple[float, float, float] | None = None
     stop_hits: int = 20
     stop_statistic: str | None = None

@@ -52,7 +52,7 @@ def forecast(analysis: Analysis, budget: int | None = None) -> Forecast:
     with limited_threads(backend):
         fit = 0.0
         if analysis.imputations > 1:
-            search = search_of(analysis.design.X, settings.sdm_compat)
+            search = search_of(analysis.design.X, settings.search)
             fit = seconds(
                 lambda: search.on(backend.name)(
                     analysis.bounds.lower[:, voxels],

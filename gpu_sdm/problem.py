@@ -83,7 +83,7 @@ def complete_effects(
             space,
             backend.name,
             lambda done, total: progress("likelihood", done, total),
-            compat=settings.sdm_compat,
+            search=settings.search,
             device=None if analysis.refits else backend.device,
             say=say,
         )

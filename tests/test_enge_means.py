@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 from reference_data import hedges
 
-from gpu_sdm.config import Settings
+from gpu_sdm.config import SEARCHES, Settings
 from gpu_sdm.data import Bounds, StudyTerms
 from gpu_sdm.io import read
 from gpu_sdm.io.volumes import load_space
@@ -124,18 +124,18 @@ def test_compat_searches_as_the_original_does(enge):
     kept[part] = True
     space = Space(2, enge["space"].embed(kept) > 0)
     found = {}
-    for compat in (False, True):
+    for search in SEARCHES:
         fit = estimate(
-            bounds, terms, X, ONE, default_discards(50), space, keep=False, compat=compat
+            bounds, terms, X, ONE, default_discards(50), space, keep=False, search=search
         )
         effects, _ = impute(bounds, fit, terms, X, enge["names"], Settings(), space)
         ours = meta(effects, terms, X, ONE, "dl", space)
-        found[compat] = score(f"{len(part)} voxels, compat {compat}", ours, real)
-    assert found[True]["g"][0] >= 0.98
-    assert abs(found[True]["g"][1]) <= 0.01
-    assert found[True]["z"][0] >= 0.97
+        found[search] = score(f"{len(part)} voxels, search {search}", ours, real)
+    assert found["sdm-6.21"]["g"][0] >= 0.98
+    assert abs(found["sdm-6.21"]["g"][1]) <= 0.01
+    assert found["sdm-6.21"]["z"][0] >= 0.97
     for name in MAPS:
-        assert found[True][name][0] > found[False][name][0]
+        assert found["sdm-6.21"][name][0] > found["optimum"][name][0]
 
 
 def test_ten_slices_with_smoothing(enge):

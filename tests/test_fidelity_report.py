@@ -62,8 +62,8 @@ def test_report_renews_tables_and_keeps_prose(tmp_path, capsys):
     where = {"processor": "P", "cores": 2, "versions": {"numpy": "2.0"}}
     content = merged({"parts": {}, "figures": [], "tables": {}}, filled(), {"null": ran}, where)
     places = [
-        f"Prose on {name} with a backslash \\1.\n\n<!-- generated: {name} -->\nold\n"
-        f"<!-- end: {name} -->\n"
+        f"Prose on {name} with a backslash \\1.\n\n<!-- {name} begins -->\nold\n"
+        f"<!-- {name} ends -->\n"
         for name in fidelity_report.SECTIONS
     ]
     path = tmp_path / "fidelity.md"
@@ -87,8 +87,8 @@ def test_report_renews_tables_and_keeps_prose(tmp_path, capsys):
     assert "8 figures have a bar; 5 miss it." in text
     fidelity_report.write_report(content, path)
     assert path.read_text() == text
-    path.write_text(text.replace("<!-- end: null -->", ""))
-    with pytest.raises(ValueError, match="generated: null"):
+    path.write_text(text.replace("<!-- null ends -->", ""))
+    with pytest.raises(ValueError, match="null begins"):
         fidelity_report.write_report(content, path)
 
 

@@ -1,4 +1,4 @@
-"""SDM-PSI's own search of the mean, failures included: `--compat sdm-6.21`."""
+"""SDM-PSI's own search of the mean, failures included: `--search sdm-6.21`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import gpu_sdm
 from gpu_sdm import cache
 from gpu_sdm.analysis import prepare, silent
 from gpu_sdm.backend import get_backend
+from gpu_sdm.config import SEARCHES
 from gpu_sdm.data import Bounds, StudyTerms
 from gpu_sdm.findings.refit import everywhere, site_effects
 from gpu_sdm.findings.sites import Site
@@ -219,17 +220,17 @@ def stage(rng):
     return Bounds(lower[:, at], upper[:, at]), terms, space
 
 
-def test_only_the_mean_in_compat_is_searched_so(stage):
+def test_only_the_mean_is_searched_so(stage):
     bounds, terms, space = stage
     ones, wide = np.ones((12, 1)), np.column_stack([np.ones(12), np.linspace(-1, 1, 12)])
-    assert search_of(ones, True) is FIT_MEAN_SDM
-    for x, compat in ((ones, False), (wide, True), (2 * ones, True)):
-        assert search_of(x, compat) is FIT_BOUNDS
+    assert search_of(ones, "sdm-6.21") is FIT_MEAN_SDM
+    for x, search in ((ones, "optimum"), (wide, "sdm-6.21"), (2 * ones, "sdm-6.21")):
+        assert search_of(x, search) is FIT_BOUNDS
     args = (bounds, terms, ones, ONE, 2, space)
     # In this order a cache that mixed them up would give the former for the latter
-    default, compat = estimate(*args), estimate(*args, compat=True)
-    again, plain = estimate(*args, compat=True), estimate(*args, keep=False)
-    for search, one, two in ((FIT_BOUNDS, default, plain), (FIT_MEAN_SDM, compat, again)):
+    default, theirs = estimate(*args), estimate(*args, search="sdm-6.21")
+    again, plain = estimate(*args, search="sdm-6.21"), estimate(*args, keep=False)
+    for search, one, two in ((FIT_BOUNDS, default, plain), (FIT_MEAN_SDM, theirs, again)):
         raw = search.cpu(bounds.lower, bounds.upper, terms.c, terms.v2, ones, ONE, 2)
         for got in (one, two):
             np.testing.assert_array_equal(got.beta[0], smooth_in_mask(raw[0][0], space))
@@ -242,8 +243,8 @@ def test_only_the_mean_in_compat_is_searched_so(stage):
             np.testing.assert_array_equal(got.discarded, raw[2])
             assert got.not_converged == (~raw[3]).sum()
     assert default.not_converged == 0
-    assert np.abs(default.beta - compat.beta).max() > 0.05
-    both = [estimate(bounds, terms, wide, np.eye(2)[0], 2, space, compat=c) for c in (False, True)]
+    assert np.abs(default.beta - theirs.beta).max() > 0.05
+    both = [estimate(bounds, terms, wide, np.eye(2)[0], 2, space, search=s) for s in SEARCHES]
     np.testing.assert_array_equal(both[0].beta, both[1].beta)
     assert len([e for e in cache.entries() if e.kind == "estimate"]) >= 3
 
@@ -255,19 +256,16 @@ def test_a_run_and_what_begins_again_from_it(tmp_path, rng):
     asked = {"voxel_size": 4, "mask": mask, "permutations": 3, "imputations": 4,
              "exchange": "studies", "statistic": ("voxel",)}  # fmt: skip
     analyses, problems = {}, {}
-    for compat in (None, "sdm-6.21"):
-        settings = gpu_sdm.Settings(**asked, compat=compat)
+    for search in SEARCHES:
+        settings = gpu_sdm.Settings(**asked, compat="sdm-6.21", search=search)
         found = prepare(gpu_sdm.read(project, compat=True), settings, get_backend("cpu"))
-        analyses[compat], problems[compat] = found, build_problem(found, silent, {})[0]
-        observed = problems[compat].observed_z
-        np.testing.assert_array_equal(problems[compat].refit.z(found.plan, 0), observed)
-    contents = [a.content() for a in analyses.values()]
-    assert contents[1].pop("search") == "fit_mean_sdm"
-    assert set(contents[0]) == set(contents[1])
+        analyses[search], problems[search] = found, build_problem(found, silent, {})[0]
+        observed = problems[search].observed_z
+        np.testing.assert_array_equal(problems[search].refit.z(found.plan, 0), observed)
     z = [p.observed_z for p in problems.values()]
     assert np.abs(z[0] - z[1]).max() > 1e-6
 
-    settings = gpu_sdm.Settings(**asked, compat="sdm-6.21")
+    settings = analyses["sdm-6.21"].settings
     gpu_sdm.run(gpu_sdm.read(project, compat=True), settings, out=tmp_path / "out", backend="cpu")
     finished = open_result(tmp_path / "out")
     np.testing.assert_array_equal(finished.map("z"), z[1])

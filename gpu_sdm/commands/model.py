@@ -124,6 +124,10 @@ def model(
     compat: Annotated[
         Literal["sdm-6.21"] | None, _setting(opt.MODEL, "Reproduce that program's deviations.")
     ] = None,
+    search: Annotated[
+        Literal["optimum", "sdm-6.21"] | None,
+        _setting(opt.MODEL, "How a mean without covariates is found."),
+    ] = None,
     backend: opt.Backend = "auto",
     threads: opt.Threads = None,
     force: opt.Force = False,
@@ -143,7 +147,7 @@ def model(
         "cluster_threshold": cluster_threshold, "noise": noise, "imputations": imputations,
         "fwhm": fwhm, "anisotropy": anisotropy, "voxel_size": voxel_size, "mask": mask,
         "template": template, "bounds": bounds, "tau2": tau2, "imputation": imputation,
-        "discards": discards, "impute_under": impute_under, "compat": compat,
+        "discards": discards, "impute_under": impute_under, "compat": compat, "search": search,
         "sample_correlation": sample_correlation,
         "statistic": tuple(s.value for s in statistic) if statistic else None,
     }  # fmt: skip

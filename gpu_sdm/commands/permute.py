@@ -131,6 +131,14 @@ def permute(
         Literal["sdm-6.21"] | None,
         opt.option(opt.MODEL, "Reproduce the known deviations of that program.", default="off"),
     ] = None,
+    search: Annotated[
+        Literal["optimum", "sdm-6.21"],
+        opt.option(
+            opt.MODEL,
+            "How the mean is found: the optimum, or SDM-PSI's search, which gets stuck; "
+            "only to compare with its maps.",
+        ),
+    ] = "optimum",
     stop_at: scale.StopAt = None,
     stop_hits: scale.StopHits = 20,
     stop_statistic: scale.StopStatistic = None,
@@ -183,6 +191,7 @@ def permute(
         cluster_threshold=cluster_threshold,
         sample_correlation=sample_correlation,
         compat=compat,
+        search=search,
         stop_at=scale.place(stop_at),
         stop_hits=stop_hits,
         stop_statistic=stop_statistic,

@@ -37,8 +37,8 @@ from gpu_sdm.stages.effects import study_terms
 from gpu_sdm.stages.samples import contrasts_of
 
 BLOCK = 4096  # voxels whose permuted maps are held at once
-ALIKE = ("imputations", "imputation", "tau2", "compat", "seed", "sample_correlation", "fwhm",
-         "anisotropy")  # fmt: skip
+ALIKE = ("imputations", "imputation", "tau2", "compat", "seed", "sample_correlation", "search",
+         "fwhm", "anisotropy")  # fmt: skip
 OWN = {
     "g": "Difference of Hedges g, first - second",
     "se": "Standard error of the difference of g",

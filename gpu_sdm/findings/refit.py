@@ -131,9 +131,9 @@ def fit(analysis: Analysis, voxels: np.ndarray, progress: Progress = silent) -> 
     progress : callable
         Called with (stage, done, total).
     """
-    compat = analysis.settings.sdm_compat
-    # There tau2 is smoothed that follows from the smoothed mean
-    around = surroundings(analysis.space, voxels, 2 if compat else 1)
+    search = analysis.settings.search
+    # In SDM-PSI's search tau2 is smoothed that follows from the smoothed mean
+    around = surroundings(analysis.space, voxels, 1 if search == "optimum" else 2)
     whole = len(around) == analysis.space.n_voxels
     bounds = analysis.bounds
     found = estimate(
@@ -143,7 +143,7 @@ def fit(analysis: Analysis, voxels: np.ndarray, progress: Progress = silent) -> 
         analysis.space if whole else _part(analysis.space, around),
         analysis.backend.name,
         lambda done, total: progress("likelihood", done, total),
-        compat=compat,
+        search=search,
     )
     inside = np.searchsorted(around, voxels)
     return RandomEffects(

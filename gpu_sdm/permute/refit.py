@@ -220,7 +220,7 @@ class Refit:
             self.space,
             where,
             keep=False,
-            compat=self.settings.sdm_compat,
+            search=self.settings.search,
         )
         effects, _ = impute(
             bounds, fit, self.terms, self.design, self.names, self.settings, self.space, where

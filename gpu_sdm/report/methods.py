@@ -162,6 +162,8 @@ def _inference(facts: Facts, cite: Citations) -> Iterator[Any]:
         yield ". "
     if s.sdm_compat:
         yield "Known deviations of SDM-PSI 6.21 were reproduced on purpose. "
+    if s.search != "optimum":
+        yield "The mean was searched as SDM-PSI 6.21 searches it, which can stop short. "
     known = facts.run.get("versions", {})
     shown = [f"{says} {known[name]}" for name, says in PACKAGES.items() if name in known]
     yield join(["Computed on the ", facts.run["backend"]["name"], " backend with "])

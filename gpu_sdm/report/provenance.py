@@ -89,7 +89,9 @@ def provenance(facts: Facts) -> Html:
         else f"{facts.permutations:,} of {run['distinct_permutations']} distinct ones",
         "imputations": run["imputations"],
         "model": ", ".join(run["model"]),
-        "optimum not reached": f"{run['not_converged']} voxels" if "not_converged" in run else None,
+        "optimum not reached": f"{run['voxels_not_converged']} voxels"
+        if "voxels_not_converged" in run
+        else None,
     }
     return join(
         [

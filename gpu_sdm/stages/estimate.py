@@ -39,13 +39,13 @@ def default_discards(n_studies: int) -> int:
     return 1 + max(4, math.ceil((n_studies - 34) / 15))
 
 
-def search_of(x: np.ndarray, compat: bool) -> Op:
-    """Which search fits a design x (K, Q): that of the optimum, or in compat SDM-PSI's own.
+def search_of(x: np.ndarray, search: str) -> Op:
+    """Which op fits a design x (K, Q): that of the optimum, or for "sdm-6.21" SDM-PSI's own.
 
     The latter is known for the mean alone, a design of one column of ones.
     """
     mean = x.shape[1] == 1 and bool(np.all(x == 1.0))
-    return FIT_MEAN_SDM if compat and mean else FIT_BOUNDS
+    return FIT_MEAN_SDM if search == "sdm-6.21" and mean else FIT_BOUNDS
 
 
 def smooth_in_mask(values: np.ndarray, space: Space, sigma_mm: float = SMOOTHING_MM) -> np.ndarray:
@@ -134,7 +134,7 @@ def estimate(
     backend: str = "cpu",
     progress: Progress | None = None,
     keep: bool = True,
-    compat: bool = False,
+    search: str = "optimum",
     device: Device | None = None,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> RandomEffects:
@@ -160,11 +160,11 @@ def estimate(
         Called with (voxels done, all voxels).
     keep : bool
         Whether the cache may hold the fit.
-    compat : bool
-        Whether the mean is to be found as SDM-PSI 6.21 finds it, failures included, and tau2 given
-        its smoothed map. Designs of more than one column of ones have their optimum all the same.
+    search : {"optimum", "sdm-6.21"}
+        The latter finds the mean as SDM-PSI 6.21 does, failures included, and tau2 given its
+        smoothed map. Designs of more than one column of ones have their optimum all the same.
     device : Device, optional
-        A GPU that fits in place of the CPU, where it agrees with it; not in compat.
+        A GPU that fits in place of the CPU, where it agrees with it; the optimum only.
     say : callable
         Called with a sentence where it cannot.
 
@@ -183,6 +183,7 @@ def estimate(
     dropped = max(0, min(dropped, k - q - 1))
     require_finite(bounds.lower, "A lower bound", space)
     require_finite(bounds.upper, "An upper bound", space)
+    op = search_of(x, search)
     beta, tau2, discarded, converged = _fit(
         bounds,
         terms,
@@ -192,12 +193,12 @@ def estimate(
         backend,
         progress,
         keep,
-        search_of(x, compat),
-        None if compat else device,
+        op,
+        device if op is FIT_BOUNDS else None,
         say,
     )
     smooth = np.stack([smooth_in_mask(b, space) for b in beta])
-    if search_of(x, compat) is FIT_MEAN_SDM:
+    if op is FIT_MEAN_SDM:
         again = TAU2_OF_MEAN.on("numpy" if backend == "numpy" else "cpu")
         tau2 = again(bounds.lower, bounds.upper, terms.c, terms.v2, smooth[0])
     return RandomEffects(
