@@ -254,7 +254,8 @@ def show_result(result: Result, stderr: bool = False) -> None:
     name = THRESHOLD_SHOWN if THRESHOLD_SHOWN in result.clusters else next(iter(result.clusters))
     rows = result.clusters[name]
     title = f"clusters at {name} (k >= 10), each side at its own alpha"
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    # Narrow: the longest labels fit 80 columns.
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
     for column in ("side", "MNI x y z", "SDM-Z", "p", "g", "I2 %", "voxels", "label"):
         left = column in ("side", "label")
         table.add_column(column, justify="left" if left else "right", overflow="fold")
