@@ -193,8 +193,14 @@ def test_no_room_and_too_many_columns_leave_it_to_the_cpu(
 
 
 @needs_compiler
-@pytest.mark.parametrize("changes", [{}, {"compat": "sdm-6.21"}, {"exchange": "studies"}], ids=str)
-def test_from_peaks_the_likelihood_is_fitted_where_it_may(inputs, changes) -> None:  # noqa: F811
+@pytest.mark.parametrize("changes", [{}, {"search": "sdm-6.21"}, {"exchange": "studies"}], ids=str)
+def test_from_peaks_the_likelihood_is_fitted_where_it_may(
+    inputs,  # noqa: F811
+    changes,
+    tmp_path,
+    monkeypatch,
+) -> None:
+    monkeypatch.setenv("GPU_SDM_CACHE", str(tmp_path))  # a fit kept by another test runs nothing
     on_cpu = analysis(inputs, **changes)
     device = HostDevice()
     on_device = dataclasses.replace(on_cpu, backend=Backend("cuda", "a test", 2, device))
@@ -203,7 +209,7 @@ def test_from_peaks_the_likelihood_is_fitted_where_it_may(inputs, changes) -> No
     expected, one, same = build_problem(on_cpu, lambda *_: None, {})
     entries = {name for name, _, _ in device.launches}
     where = {"fit_bounds_start", "fit_bounds_drop", "fit_tau2_grid", "fit_tau2_valleys"}
-    # In compat the search is SDM-PSI's; where each permutation estimates again, the CPU does all.
+    # SDM-PSI's search has no kernel; where each permutation estimates again, the CPU does all.
     assert where & entries == (set() if changes else where)
     assert counts == same
     assert not said
