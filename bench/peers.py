@@ -132,12 +132,13 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     from machine import machine
 
-    target = asked.out
+    target, before = asked.out, [asked.out] if asked.out is not None and asked.out.exists() else []
     if asked.write and target is None:
         target = RESULTS / f"peers-{machine()['date']}.json"
+        before = sorted(RESULTS.glob("peers-*.json"))  # the page is made of the newest alone
     content: dict[str, Any] = {"quick": asked.quick, "parts": {}}
-    if target is not None and target.exists():
-        content["parts"] = json.loads(target.read_text(encoding="ascii"))["parts"]
+    if before:
+        content["parts"] = json.loads(before[-1].read_text(encoding="ascii"))["parts"]
     for part in asked.part or (QUICK if asked.quick else PARTS):
         print(f"== {part}", file=sys.stderr, flush=True)
         found = run_part(part, asked.quick)

@@ -1,4 +1,4 @@
-"""The common mean as SDM-PSI 6.21 finds it, failures included: for `--compat sdm-6.21` only."""
+"""The common mean as SDM-PSI 6.21 finds it, failures included: for `--search sdm-6.21` only."""
 
 from __future__ import annotations
 
