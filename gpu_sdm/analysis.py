@@ -27,7 +27,7 @@ from gpu_sdm.permute.study_plan import StudyPlan
 from gpu_sdm.spaces import Space
 from gpu_sdm.stages.bounds import PeakReach, study_bounds
 from gpu_sdm.stages.design import Design
-from gpu_sdm.stages.effects import study_terms
+from gpu_sdm.stages.effects import one_sided_notice, study_terms
 from gpu_sdm.stages.estimate import default_discards
 from gpu_sdm.stages.images import known_notices
 from gpu_sdm.stages.impute import n_imputations
@@ -128,13 +128,13 @@ class Analysis:
     def refits(self) -> bool:
         """Whether every permutation begins again from the bounds.
 
-        So it must where something is censored and whole studies or peaks are exchanged.
+        So it must where peaks move, and where something is censored and whole studies are
+        exchanged; the parts of a score test only change their signs then.
         """
         exchange = self.settings.exchange
+        anew = self.imputations > 1 and self.settings.test == "z"
         return (
-            not self.design.moderator
-            and exchange != "subjects"
-            and (exchange == "peaks" or self.imputations > 1)
+            not self.design.moderator and exchange != "subjects" and (exchange == "peaks" or anew)
         )
 
     @property
@@ -266,6 +266,9 @@ def prepare(
     ):
         text = LIBERAL.format(tested=" and ".join(model.tested))
         doubts += (Notice("liberal_moderator", text),)
+    if settings.exchange == "studies" and not model.moderator and settings.bounds is None:
+        one_sided = one_sided_notice([s for s in contrasts.studies if s.image is None])
+        doubts += (one_sided,) if one_sided else ()
     if why := cache.trouble():
         doubts += (Notice("no_cache", why),)
     few = permutations_notice(min(settings.permutations, plan.distinct()), plan.distinct())

@@ -17,6 +17,7 @@ CLUSTER_STATISTICS = ("cluster-extent", "cluster-mass")
 CLUSTER_THRESHOLD = 3.0902  # z of a one-sided p of .001
 SEARCHES = ("optimum", "sdm-6.21")
 EXCHANGES = ("subjects", "studies", "peaks")
+TESTS = ("z", "score")
 NOISE = re.compile(r"^(scan|gaussian|template):([0-9]*\.?[0-9]+)$")
 NOISE_RANGE = {
     "scan": Interval(0, 1, closed="neither"),  # face correlation between neighbouring voxels
@@ -36,6 +37,7 @@ CONSTRAINTS: dict[str, Interval | Options] = {
     "imputation": Options(("sdm", "truncated-normal")),
     "impute_under": Options(("model", "null")),
     "exchange": Options(EXCHANGES),
+    "test": Options(TESTS),
     "compat": Options((None, "sdm-6.21")),
     "search": Options(SEARCHES),
     "stop_hits": Interval(1, 1_000_000, integer=True),
@@ -53,6 +55,7 @@ BEFORE: dict[str, Any] = {
     "where": None,
     "impute_under": "model",
     "search": "optimum",
+    "test": "z",
     "sample_correlation": 0.5,
     "stop_at": None,
     "stop_hits": 20,
@@ -92,6 +95,10 @@ class Settings:
         What is exchanged under the null: subjects within studies, signs of whole studies, or the
         places of the peaks (images flip their sign). The last two re-estimate everything in each
         permutation where effects are censored.
+    test : {"z", "score"}
+        What the corrected p values are of: z of the pooled effect, or the score of the mean at
+        zero, which the bounds give without any estimate. The latter exchanges studies or peaks and
+        takes no covariates.
     noise : str
         Spatial law of the simulated subject images: scan:R, gaussian:FWHM or template:POWER.
     statistic : tuple of {"voxel", "tfce", "cluster-extent", "cluster-mass"}
@@ -154,6 +161,7 @@ class Settings:
     impute_under: str | None = None
     where: str | None = None
     exchange: str = "subjects"
+    test: str = "z"
     noise: str = "scan:0.77"
     statistic: tuple[str, ...] = DEFAULT_STATISTICS
     cluster_threshold: float | None = None
@@ -184,6 +192,7 @@ class Settings:
             raise SettingError(f"covariates names one twice: {'+'.join(self.covariates)}.")
         if self.formula is not None and self.covariates:
             raise SettingError("formula and covariates exclude each other; name all in formula.")
+        self._check_test()
         if self.contrast and self.formula is None:
             raise SettingError("contrast needs a formula, for example --formula '1 + age'.")
         self.noise_law()
@@ -192,6 +201,26 @@ class Settings:
             if value is not None:
                 # Absolute: a result folder is opened again from anywhere.
                 object.__setattr__(self, name, Path(value).absolute())
+
+    @property
+    def tested(self) -> str:
+        """Name of the map whose maxima make the null."""
+        return self.test
+
+    def _check_test(self) -> None:
+        """Refuse a score test of what it cannot test."""
+        if self.test != "score":
+            return
+        if self.exchange == "subjects":
+            raise SettingError(
+                "test is score but exchange is subjects, whose images give no bounds; use "
+                "exchange studies (fast) or peaks."
+            )
+        if self.covariates or self.formula is not None:
+            raise SettingError(
+                "test is score but the model has covariates or a formula; the score test is of "
+                "the mean alone."
+            )
 
     def _check_cluster_threshold(self) -> None:
         """Fill in the default where clusters are asked for; refuse one that nothing uses."""

@@ -16,6 +16,7 @@ from gpu_sdm.workload import Workload, rate, seconds
 NS_PER_IMPUTATION = 20.0
 NS_PER_SUBJECT_VOXEL = 45.0
 NS_PER_PEAK_VOXEL = 33.0  # shortest paths
+NS_PER_SCORE = 100.0  # a study's part at a voxel
 SAMPLE = 2000  # voxels on which the likelihood is timed
 
 
@@ -68,12 +69,16 @@ def forecast(analysis: Analysis, budget: int | None = None) -> Forecast:
         draws = analysis.imputations * len(analysis.terms.j) * v * NS_PER_IMPUTATION
         draws *= 1e-9 / backend.threads
         if analysis.refits:
-            # Each permutation fits, draws, and pools, which takes about as long as to draw.
+            # Each permutation fits, draws, and pools, which takes about as long as to draw; or it
+            # scores the bounds.
+            again = fit + 2 * draws
+            if settings.test == "score":
+                again = len(analysis.terms.j) * v * NS_PER_SCORE * 1e-9 / backend.threads
             paths = 0.0
             if settings.exchange == "peaks":
                 peaks = sum(len(s.peaks) for s in analysis.design.dataset.studies)
                 paths = peaks * v * NS_PER_PEAK_VOXEL * 1e-9 / backend.threads
-            speed = 1 / (fit + 2 * draws + paths)
+            speed = 1 / (again + paths)
         else:
             speed = rate(workload, settings.statistic, backend)
     images = workload.subjects * v * NS_PER_SUBJECT_VOXEL * 1e-9 / backend.threads

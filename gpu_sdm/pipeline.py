@@ -58,11 +58,12 @@ def _maps(
     maxima: dict[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
     """All maps of the output folder, float64 where they were computed so."""
-    z = problem.observed_z
+    z, tested = pooled.z.astype(np.float32), analysis.settings.test
     maps: dict[str, np.ndarray] = {
         "g": pooled.g,
         "se": pooled.se,
         "z": z,
+        **({} if tested == "z" else {tested: problem.observed_z}),
         **uncorrected_maps(z),
         "tau2": pooled.tau2,
         "i2": pooled.i2,

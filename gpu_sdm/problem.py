@@ -11,6 +11,7 @@ from gpu_sdm.analysis import Analysis, Progress, timed
 from gpu_sdm.data import Pooled
 from gpu_sdm.permute.engine import Forming, Problem
 from gpu_sdm.permute.refit import Refit, relocation_of
+from gpu_sdm.permute.scores import Scores
 from gpu_sdm.stages.estimate import estimate
 from gpu_sdm.stages.impute import impute, known_effects
 from gpu_sdm.stages.meta import joint, meta
@@ -189,6 +190,10 @@ def build_problem(
     with timed(timings, "subjects"):
         if settings.exchange == "subjects" and not analysis.design.moderator:
             bank = _bank(analysis, progress, scratch)
+    scores, observed = None, pooled.z.astype(np.float32)
+    if settings.test == "score":
+        found = Scores.of(analysis.bounds, terms, backend.name)
+        scores, observed = None if analysis.refits else found, found.observed()
     problem = Problem(
         effects=effects,
         bank=bank,
@@ -199,10 +204,11 @@ def build_problem(
         rescale_sd=not settings.sdm_compat,
         space=space,
         neighbours=space.neighbours(),
-        observed_z=pooled.z.astype(np.float32),
+        observed_z=observed,
         forming=Forming.of(settings.cluster_threshold, space),
         rows=rows if analysis.design.moderator else None,
         own_variance=settings.impute_under == "null",
         refit=_refit(analysis) if analysis.refits else None,
+        scores=scores,
     )
     return problem, pooled, counts

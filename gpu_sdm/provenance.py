@@ -93,6 +93,8 @@ def _image_columns(analysis: Analysis) -> dict[str, dict[str, Any]]:
 
 def _null(analysis: Analysis) -> str:
     null = NULLS["moderator" if analysis.design.moderator else analysis.settings.exchange]
+    if analysis.settings.test == "score":
+        return f"{null}; the corrected p are of the score of the mean at zero, not of z"
     return f"{null}; everything is estimated again in each permutation" if analysis.refits else null
 
 

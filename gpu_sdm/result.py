@@ -41,9 +41,9 @@ def bytes_needed(settings: Settings, space: Space, permutations: int, rows: int)
         Studies, peaks, notices and input files together.
     """
     asked = tuple(f"p_fwe_{s.replace('-', '_')}" for s in settings.statistic)
-    corrected = ("p_fwe", "tfce")
+    corrected = ("p_fwe", "tfce", "score")
     maps = sum(name.startswith(asked) or not name.startswith(corrected) for name in MAPS)
-    maps += 2 * ("tfce" in settings.statistic)
+    maps += 2 * ("tfce" in settings.statistic) + (settings.test == "score")
     # Noise does not compress; a run of zeros outside the mask does, two hundredfold.
     volume = 4 * space.n_voxels + space.mask.size // 50 + 1000
     values = [np.dtype(MAXIMA[s][1]).itemsize for s in settings.statistic]

@@ -22,6 +22,7 @@ from gpu_sdm.io.volumes import load_space
 from gpu_sdm.permute.device import DeviceEngine
 from gpu_sdm.permute.engine import BLOCK, Forming, Problem, maxima_of, z_tile
 from gpu_sdm.permute.plan import TILE, PermutationPlan, Plan
+from gpu_sdm.permute.scores import Scores
 from gpu_sdm.spaces import Space
 from gpu_sdm.stages.design import design
 from gpu_sdm.stages.effects import study_terms
@@ -163,6 +164,7 @@ class Workload:
             neighbours=self.space.neighbours(),
             observed_z=self.fields[0],
             forming=Forming.of(settings.cluster_threshold, self.space),
+            scores=Scores(effects[0]) if settings.test == "score" else None,
         )
 
     def problem_on_disk(self, scratch: Scratch) -> Problem:

@@ -86,6 +86,14 @@ def permute(
             "peaks move over the mask. The last two re-estimate everything each time: slow.",
         ),
     ] = "subjects",
+    test: Annotated[
+        Literal["z", "score"],
+        opt.option(
+            opt.NULL,
+            "What the corrected p are of: z, or the score of the mean, from the bounds alone; the "
+            "latter with --exchange studies (fast and exact) or peaks.",
+        ),
+    ] = "z",
     noise: Annotated[
         str,
         opt.option(
@@ -186,6 +194,7 @@ def permute(
         discards=discards,
         covariates=tuple(c.strip() for c in covariates.split("+")) if covariates.strip() else (),
         exchange=exchange,
+        test=test,
         noise=noise,
         statistic=tuple(s.value for s in statistic) if statistic else DEFAULT_STATISTICS,
         cluster_threshold=cluster_threshold,

@@ -76,9 +76,8 @@ def chunk_maxima(inputs: Inputs, start: int, stop: int) -> dict[str, np.ndarray]
         problem, plan = inputs.problem, inputs.plan
         if problem.refit is not None:
             problem = replace(problem, refit=replace(problem.refit, backend=backend))
-        on_cpu = problem.rows is not None or problem.refit is not None
         with limited_threads(backend):
-            if backend.device is not None and not on_cpu:
+            if backend.device is not None and not problem.on_cpu:
                 if inputs.name not in _engines:
                     _engines.clear()
                     _engines[inputs.name] = _trusted_engine(inputs, backend)

@@ -12,7 +12,7 @@ import numpy as np
 from gpu_sdm.errors import SettingError
 from gpu_sdm.figures.of_result import View
 from gpu_sdm.figures.palette import Look
-from gpu_sdm.findings.maps import Source
+from gpu_sdm.findings.maps import Source, tested_map
 from gpu_sdm.findings.refit import SiteEffects
 from gpu_sdm.finished import Finished
 
@@ -179,12 +179,13 @@ class Plotter:
             raise SettingError(
                 f"{self.source.folder} has no null of z or TFCE, whose p a voxel could have."
             )
-        z = np.asarray(self.source.map("z"), np.float64)
+        tested = tested_map(self.source)
+        z = np.asarray(self.source.map(tested), np.float64)
         series = {}
         for site, text in zip(self.view.sites, self.view.texts(" "), strict=True):
             voxel = int(site.voxels[0])
             side = int(z[voxel] < 0)
-            name = ("tfce", "tfce_neg")[side] if statistic == "tfce" else "z"
+            name = ("tfce", "tfce_neg")[side] if statistic == "tfce" else tested
             height = float(self.source.map(name)[voxel])
             # As precise as the map: else rounding could lift the largest above its own maximum.
             series[text] = maxima[statistic][side].astype(np.float32), abs(height)

@@ -69,6 +69,11 @@ def pooled_of(source: Source) -> Pooled:
     return Pooled(**{name: source.map(name) for name in names})
 
 
+def tested_map(source: Source) -> str:
+    """Name the map whose maxima make the null: that of the score where there is one, else z."""
+    return "score" if source.has("score") else "z"
+
+
 def p_tolerance(source: Source) -> float:
     """By how much a stored p may exceed the p that was meant."""
     return source.p_tolerance if isinstance(source, SdmResults) else 0.0

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpu_sdm.errors import SettingError
+from gpu_sdm.findings.maps import tested_map
 from gpu_sdm.findings.sites import Site
 from gpu_sdm.finished import Finished
 from gpu_sdm.ops.max_cluster import box_neighbours, cluster_maps
@@ -21,7 +22,7 @@ SIDES = {"positive": ("", 1), "negative": ("_neg", -1)}
 
 def _statistics(finished: Finished) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
     """(statistic, side) -> its map and its counted p map, each (V,)."""
-    settings, z = finished.settings, finished.map("z")
+    settings, z = finished.settings, finished.map(tested_map(finished))
     found = {}
     for side, (suffix, sign) in SIDES.items():
         values = {"voxel": sign * z}

@@ -34,6 +34,7 @@ MAPS: dict[str, MapKind] = {
     "g": MapKind(0.0, "Effect size, Hedges g", "estimate"),
     "se": MapKind(0.0, "Standard error of Hedges g", "estimate"),
     "z": MapKind(0.0, "SDM-Z", "z score"),
+    "score": MapKind(0.0, "Score of the mean at zero, from the bounds", "z score"),
     "p": _p("Uncorrected p, one-sided, positive effects"),
     "p_neg": _p("Uncorrected p, one-sided, negative effects"),
     "log_p": MapKind(0.0, "-log10 uncorrected p, positive effects", "log10 p value"),

@@ -54,7 +54,7 @@ def prepare(lower: np.ndarray, upper: np.ndarray, c: np.ndarray, v2: np.ndarray)
     return Limits(low, high, v_low, v_high, known, y, c + v2 * y**2)
 
 
-def _terms(mu: np.ndarray, d: Limits, keep: np.ndarray) -> tuple[np.ndarray, ...]:
+def likelihood_terms(mu: np.ndarray, d: Limits, keep: np.ndarray) -> tuple[np.ndarray, ...]:
     """Minus log-likelihood of each study and its two derivatives in mu (K, V); 0 outside `keep`.
 
     Each limit has its own standard deviation, so the probability between them turns negative far
@@ -103,7 +103,7 @@ def _newton(
     live = np.arange(beta.shape[1])
     for _ in range(MAX_STEPS):
         part, kept, here = d.at(live), keep[:, live], beta[:, live]
-        f, g, h = _terms(X @ here, part, kept)
+        f, g, h = likelihood_terms(X @ here, part, kept)
         step = _direction(X.T @ g, h, part, X, kept)
         f0, size = f.sum(0), np.ones(live.size)
         waiting = np.ones(live.size, bool)
@@ -113,7 +113,7 @@ def _newton(
             if not w.size:
                 break
             trial = here[:, w] - size[w] * step[:, w]
-            ft = _terms(X @ trial, part.at(w), kept[:, w])[0].sum(0)
+            ft = likelihood_terms(X @ trial, part.at(w), kept[:, w])[0].sum(0)
             good = ft <= f0[w] + 1e-12 * (1 + np.abs(f0[w]))
             new[:, w[good]] = trial[:, good]
             waiting[w[good]] = False

@@ -21,7 +21,7 @@ from gpu_sdm.permute.device import DeviceEngine
 from gpu_sdm.permute.inputs import Problem, Source, Store
 from gpu_sdm.permute.maxima import TIE_TOLERANCE, Forming, maxima_of, require_identity
 from gpu_sdm.permute.null import NullState
-from gpu_sdm.permute.plan import TILE, Plan, residual_sums
+from gpu_sdm.permute.plan import BLOCK, TILE, Plan, residual_sums
 from gpu_sdm.permute.study_plan import StudyPlan
 
 __all__ = [
@@ -39,7 +39,6 @@ __all__ = [
 ]
 
 SAVE_EVERY = 2.0  # seconds between checkpoints: what a kill can cost
-BLOCK = 8192  # voxels of one residual product: fixed, because BLAS changes bits with shape
 # Tiles of one complete data set that share its voxels' tables; maps are the memory they take.
 COMPLETE = 4
 
@@ -109,6 +108,12 @@ def z_tile(
                 tau2=problem.tau2,
                 own_variance=problem.own_variance,
             )
+            return
+        if problem.scores is not None:
+            inside = slice(None) if only is None else only[place] - edges[i]
+            for first in firsts:
+                flipped = problem.scores.tile(plan, first, voxels)
+                z[first - start : first - start + TILE, place] = flipped[:, inside]
             return
         effects = problem.effects[:, :, voxels]
         if only is not None:
@@ -252,17 +257,16 @@ def _own_rows(
     say: Callable[[str], None],
 ) -> Generator[dict[str, np.ndarray], None, None]:
     """Yield the maxima after those of `state`, computed in this process."""
-    on_cpu = problem.rows is not None or problem.refit is not None
-    if on_cpu and backend.device is not None:
+    if problem.on_cpu and backend.device is not None:
         say("Whole studies are permuted on the CPU, not on the GPU.")
     engine = None
     if problem.refit is not None:
         chunk = 1  # a permutation takes seconds: save and show each
-    if not on_cpu and backend.device is not None and state.done < permutations:
+    if not problem.on_cpu and backend.device is not None and state.done < permutations:
         engine = DeviceEngine(problem, plan, backend.device, statistics, say)
         chunk = max(chunk, engine.group)
         require_identity(engine.rows(0, 1), state, problem, backend)
-    elif not on_cpu and problem.bank is None and len(problem.effects) == 1:
+    elif not problem.on_cpu and problem.bank is None and len(problem.effects) == 1:
         chunk = max(chunk, COMPLETE * TILE)
     start = state.done
     while start < permutations:

@@ -13,6 +13,7 @@ from gpu_sdm.permute.maxima import Forming
 from gpu_sdm.permute.null import NullState
 from gpu_sdm.permute.plan import Plan
 from gpu_sdm.permute.refit import Refit
+from gpu_sdm.permute.scores import Scores
 from gpu_sdm.spaces import Space
 from gpu_sdm.stages.subjects import SubjectBank
 
@@ -42,7 +43,7 @@ class Problem:
     neighbours : (V, 6) int32
         Face neighbours, for TFCE.
     observed_z : (V,) float32
-        The observed z map: permutation 0.
+        The observed map of the tested statistic: permutation 0.
     forming : Forming, optional
         For the cluster statistics.
     rows : (R, Q) float64, optional
@@ -52,6 +53,8 @@ class Problem:
         Whether a permuted effect keeps the size of its own study; see `study_permuted_z`.
     refit : Refit, optional
         Where every permutation begins again from the bounds, on the CPU whatever the backend.
+    scores : Scores, optional
+        Where the signs of whole studies flip in the score test, on the CPU whatever the backend.
     """
 
     effects: np.ndarray
@@ -68,6 +71,12 @@ class Problem:
     rows: np.ndarray | None = None
     own_variance: bool = False
     refit: Refit | None = None
+    scores: Scores | None = None
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the CPU permutes, whatever the backend."""
+        return self.rows is not None or self.refit is not None or self.scores is not None
 
 
 class Store(Protocol):

@@ -19,6 +19,7 @@ from gpu_sdm.rng import philox, stream_key
 from gpu_sdm.stages.subjects import SubjectBank
 
 TILE = 32  # permutations of one residual product; changing it changes bits
+BLOCK = 8192  # voxels of one residual product: fixed, because BLAS changes bits with shape
 TILES_TOGETHER = 16  # most tiles that are computed in one pass over the voxels
 
 

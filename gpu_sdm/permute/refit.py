@@ -17,6 +17,7 @@ from gpu_sdm.config import Settings
 from gpu_sdm.data import Bounds, Study, StudyTerms
 from gpu_sdm.errors import SettingError
 from gpu_sdm.permute.plan import PermutationPlan, Plan
+from gpu_sdm.permute.scores import Scores
 from gpu_sdm.rng import philox, stream_key
 from gpu_sdm.spaces import Space
 from gpu_sdm.stages.bounds import bounds_of_peaks
@@ -142,7 +143,7 @@ def peak_plan(studies: Sequence[Study], seed: int, space: Space, compat: bool) -
 
 @dataclass(frozen=True, eq=False)
 class Refit:
-    """All that leads from bounds to the z map.
+    """All that leads from bounds to the map of the tested statistic.
 
     Parameters
     ----------
@@ -203,7 +204,7 @@ class Refit:
         return Bounds(lower, upper)
 
     def z(self, plan: Plan, permutation: int) -> np.ndarray:
-        """Z map (V,) float32 of one permutation.
+        """Map (V,) float32 of the tested statistic in one permutation.
 
         Raises
         ------
@@ -211,6 +212,8 @@ class Refit:
             If a result is not a number.
         """
         bounds, where = self.permuted(plan, permutation), self.backend.name
+        if self.settings.test == "score":
+            return Scores.of(bounds, self.terms, where).observed()
         fit = estimate(
             bounds,
             self.terms,

@@ -19,7 +19,7 @@ PACKAGES = {
     "nilearn": "Nilearn",
 }
 STATISTIC_SAYS = {
-    "voxel": "the voxelwise maximum of SDM-Z",
+    "voxel": "the voxelwise maximum of {tested}",
     "tfce": "threshold-free cluster enhancement (TFCE; E = 0.5, H = 2)",
     "cluster-extent": "the extent of clusters",
     "cluster-mass": "the mass of clusters",
@@ -117,7 +117,8 @@ def _inference(facts: Facts, cite: Citations) -> Iterator[Any]:
     names: list[Any] = []
     for statistic in s.statistic:
         key = {"tfce": "tfce", "cluster-mass": "bullmore"}.get(statistic)
-        names.append(join([STATISTIC_SAYS[statistic], cite(key) if key else ""]))
+        says = STATISTIC_SAYS[statistic].format(tested="SDM-Z" if s.test == "z" else "the score")
+        names.append(join([says, cite(key) if key else ""]))
     yield "Family-wise error was controlled by "
     yield "all " if facts.exact else ""
     yield f"{facts.permutations:,} "
@@ -144,10 +145,15 @@ def _inference(facts: Facts, cite: Citations) -> Iterator[Any]:
         what = f"{signs} or {labels}" if one and two else labels if two else signs
         yield f"Subject images were simulated with {says}; {what} were permuted, and each "
         yield "permutation was meta-analysed as the data were. "
-    elif s.exchange == "studies":
-        yield "Signs of whole studies were flipped, and everything was estimated again each time. "
     else:
-        yield "Peaks were moved over the mask, and everything was estimated again each time. "
+        studies = s.exchange == "studies"
+        yield "Signs of whole studies were flipped" if studies else "Peaks were moved over the mask"
+        if s.test == "score":
+            yield "; tested was the score of the mean effect at zero"
+            yield cite("score")
+            yield ", which follows from the bounds alone. "
+        else:
+            yield ", and everything was estimated again each time. "
     if "sequential" in facts.run:
         rule = facts.run["sequential"]
         place = ", ".join(f"{rule[f'{a}_mm']:g}" for a in "xyz")

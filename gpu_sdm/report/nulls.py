@@ -7,6 +7,7 @@ import numpy as np
 from gpu_sdm.clusters import SIDES
 from gpu_sdm.figures.convergence import convergence
 from gpu_sdm.figures.null import fwe_threshold, null
+from gpu_sdm.findings.maps import tested_map
 from gpu_sdm.permute.maxima import TIE_TOLERANCE
 from gpu_sdm.report.facts import Facts, number
 from gpu_sdm.report.html import Html, tag
@@ -15,7 +16,7 @@ from gpu_sdm.report.tables import MINUS
 
 ALPHA = 0.05
 NAMES = {
-    "voxel": "Voxelwise SDM-Z",
+    "voxel": "Voxelwise {tested}",
     "tfce": "TFCE",
     "cluster-extent": "Cluster extent",
     "cluster-mass": "Cluster mass",
@@ -33,12 +34,12 @@ def _observed(
         return {f"largest {side}": (maxima[s], float(maxima[s, 0])) for s, side in enumerate(SIDES)}
     grid = {tuple(mm): v for v, mm in enumerate(facts.finished.space.mm().tolist())}
     least = sorted(rows, key=lambda row: -(number(row["p"]) or 0))[:MOST]
-    series = {}
+    series, tested = {}, facts.finished.map(tested_map(facts.finished))
     for row in sorted(least, key=lambda row: int(row["cluster"])):
         side = SIDES.index(row["side"])
         voxel = grid[tuple(float(row[f"{a}_mm"]) for a in "xyz")]
         if statistic == "voxel":
-            at = abs(float(facts.finished.map("z")[voxel])) - TIE_TOLERANCE["voxel"]
+            at = abs(float(tested[voxel])) - TIE_TOLERANCE["voxel"]
         else:
             name = "tfce_neg" if side else "tfce"
             at = float(facts.finished.map(name)[voxel]) * (1 - TIE_TOLERANCE["tfce"])
@@ -50,7 +51,12 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def _says(statistic: str, maxima: np.ndarray) -> str:
+def _title(facts: Facts, statistic: str) -> str:
+    tested = "score" if facts.settings.test == "score" else "SDM-Z"
+    return NAMES[statistic].format(tested=tested)
+
+
+def _says(title: str, maxima: np.ndarray) -> str:
     """Say observed maximum and threshold of each side."""
     parts = []
     for side, values in zip(SIDES, maxima, strict=True):
@@ -59,14 +65,15 @@ def _says(statistic: str, maxima: np.ndarray) -> str:
         limit = f"the threshold for p .05 is {_number(cut)}"
         limit = limit if np.isfinite(cut) else "p cannot reach .05"
         parts.append(f"{side} side: observed {_number(values[0])} (p {p:.4g}), {limit}")
-    return f"{NAMES[statistic]}, {'; '.join(parts).replace('-', MINUS)}."
+    return f"{title}, {'; '.join(parts).replace('-', MINUS)}."
 
 
 def nulls(facts: Facts) -> list[Html]:
     """Give a block for each statistic."""
     blocks = []
     for statistic, maxima in facts.finished.maxima().items():
-        says = _says(statistic, np.asarray(maxima, np.float64))
+        title = _title(facts, statistic)
+        says = _says(title, np.asarray(maxima, np.float64))
         parts = [
             drawn(
                 null(maxima, statistic, look=HALF),
@@ -92,5 +99,5 @@ def nulls(facts: Facts) -> list[Html]:
                     "(binomial). A band that still crosses .05 asks for more permutations.",
                 )
             )
-        blocks += [tag("h3", NAMES[statistic]), tag("div", *parts, class_="pictures")]
+        blocks += [tag("h3", title), tag("div", *parts, class_="pictures")]
     return blocks

@@ -145,6 +145,12 @@ KNOWN = {
             "Journal of Business & Economic Statistics", 1983, "1", "292-298",
         ),
         Reference(
+            "score",
+            "Hemerik J, Goeman JJ, Finos L",
+            "Robust testing in generalized linear models by sign flipping score contributions",
+            "Journal of the Royal Statistical Society B", 2020, "82", "841-864",
+        ),
+        Reference(
             "bullmore",
             "Bullmore ET, Suckling J, Overmeyer S, Rabe-Hesketh S, Taylor E, Brammer MJ",
             "Global, voxel, and cluster tests, by theory and permutation, for a difference between "

@@ -45,6 +45,7 @@ class Shown:
 
 MAPS = (
     Shown("z", "SDM-Z", "The effect divided by its standard error.", "signed"),
+    Shown("score", "Score", "Pull of the bounds on the mean at zero, which is tested.", "signed"),
     Shown("g", "Hedges g", "The tested effect.", "signed"),
     Shown("tfce", "TFCE", "Threshold-free cluster enhancement of SDM-Z, signed.", "signed"),
     Shown("p_fwe_tfce", "FWE p (TFCE)", "Corrected for the whole mask, from TFCE.", "p"),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpu_sdm.data import Study, StudyTerms
+from gpu_sdm.data import Notice, Study, StudyTerms
 from gpu_sdm.errors import SettingError
 from gpu_sdm.statistics import hedges_j
 
@@ -118,3 +118,25 @@ def peaks_as_used(study: Study, compat: bool) -> tuple[np.ndarray, np.ndarray]:
     # SDM-PSI 6.21 drops the decimals of coordinates; harmless where the reader already did.
     xyz = np.trunc(study.peaks.xyz_mm) if compat else study.peaks.xyz_mm
     return xyz, peak_effects(study, compat)
+
+
+def one_sided_notice(studies: Sequence[Study]) -> Notice | None:
+    """Warn where no study reports the other side, which flipping whole studies cannot bear.
+
+    Parameters
+    ----------
+    studies : sequence of Study
+        Contrasts as they were reported.
+    """
+    signs = np.concatenate([np.sign(s.peaks.t) for s in studies]) if studies else np.zeros(0)
+    listing = sum(bool(len(s.peaks)) for s in studies)
+    if listing < 2 or abs(signs.sum()) != len(signs):
+        return None
+    side, other = ("positive", "negative") if signs[0] > 0 else ("negative", "positive")
+    return Notice(
+        "one_sided_reports",
+        f"the {listing} studies with peaks report {len(signs)} {side} and no {other} one. Reports "
+        "of one side are not symmetric about zero: flipping the signs of whole studies rejects "
+        "because of that alone (docs/calibration.md); use exchange peaks, or add what the studies "
+        "found on the other side.",
+    )
