@@ -45,7 +45,8 @@ def p_shares(lines: Iterable[Mapping[str, Any]]) -> np.ndarray:
     return np.mean([[line["p_shares"][side] for side in SIDES] for line in lines], axis=(0, 1))
 
 
-def _cell(hits: int, n: int) -> str:
+def interval_cell(hits: int, n: int) -> str:
+    """Write a share and its interval."""
     rate, low, high = (f"{x:.3f}".lstrip("0") if x < 1 else "1" for x in rate_interval(hits, n))
     return f"{rate} [{low}, {high}]"
 
@@ -56,7 +57,7 @@ def _row(name: str, lines: Lines) -> list[str]:
     return [
         name,
         str(len(of)),
-        *(_cell(*found[key]) for key in found),
+        *(interval_cell(*found[key]) for key in found),
         *(f"{x:.4f}" for x in p_shares(of)),
         f"{np.mean([line['peaks_per_study'] for line in of]):.1f}",
         f"{np.mean([line['threshold_voxel'] for line in of]):.2f}",

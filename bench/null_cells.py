@@ -55,6 +55,10 @@ def _gaussian(fwhm: float) -> Truth:
     return Truth(noise=("gaussian", fwhm))
 
 
+def _score(tests: str, truth: Truth | None = None, exchange: str = "studies", **more: Any) -> Cell:
+    return Cell(tests, truth or Truth(), exchange=exchange, options={"test": "score"}, **more)
+
+
 CELLS: dict[str, Cell] = {
     "base": Cell("peaks of 20 one-sample studies; the analysis assumes what is true", points=1.5),
     "images": Cell("all studies as images: nothing censored, one imputation", images=1, points=1.5),
@@ -85,6 +89,23 @@ CELLS: dict[str, Cell] = {
     "k10-peaks-tau2-0.1": Cell(
         "the same, study effects vary",
         Truth(studies=10, tau2=0.1),
+        exchange="peaks",
+        permutations=20,
+    ),
+    "score": _score("the signs of whole studies flip in the score test", points=1.5),
+    "score-tau2-0.1": _score("the same, study effects vary", Truth(tau2=0.1), points=1.5),
+    "score-two-sample": _score("the same, patients against controls", Truth(two_sample=True)),
+    "score-k10": _score("the same, 10 studies", Truth(studies=10)),
+    "score-mixed": _score("the same, every second study as an image", images=0.5),
+    "score-gaussian-6": _score("the same, true noise Gaussian, FWHM 6 mm", _gaussian(6)),
+    "score-peaks": _score(
+        "the score test, peaks moved over the mask", exchange="peaks", permutations=20
+    ),
+    "one-sided": Cell("studies report positive peaks alone", Truth(one_sided=True)),
+    "one-sided-score": _score("the same, signs flip in the score test", Truth(one_sided=True)),
+    "one-sided-score-peaks": _score(
+        "the same, peaks moved over the mask",
+        Truth(one_sided=True),
         exchange="peaks",
         permutations=20,
     ),

@@ -58,6 +58,8 @@ class Truth:
         Standard deviation of the subjects of either group.
     p_threshold : float
         One-sided uncorrected p at which every study reports peaks, on each side.
+    one_sided : bool
+        Whether studies report the peaks of the positive side alone.
     """
 
     studies: int = 20
@@ -67,6 +69,7 @@ class Truth:
     sizes: tuple[int, int] | None = None
     sd: tuple[float, float] = (1.0, 1.0)
     p_threshold: float = 0.001
+    one_sided: bool = False
 
 
 @lru_cache(maxsize=4)
@@ -190,10 +193,13 @@ class PeakFinder:
                 kept.append(int(v))
         return np.array(list(itertools.chain.from_iterable(listed.values())), np.int64)
 
-    def study(self, name: str, n1: int, n2: int, t: np.ndarray, p: float) -> Study:
+    def study(
+        self, name: str, n1: int, n2: int, t: np.ndarray, p: float, one_sided: bool = False
+    ) -> Study:
         """Report the peaks of both sides of a t map (V,), thresholded at a one-sided p."""
         threshold = float(student.isf(p, n1 + n2 - 2 if n2 else n1 - 1))
-        at = np.concatenate([self.find(t, threshold), self.find(-t, threshold)])
+        sides = (t,) if one_sided else (t, -t)
+        at = np.concatenate([self.find(side, threshold) for side in sides])
         peaks = Peaks(
             self._mm[at],
             self._mm[at].copy(),

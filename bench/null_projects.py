@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic, process_time
 
@@ -16,9 +16,10 @@ from null_data import SEEDS_PER_BANK, PeakFinder, null_maps, truth_bank
 from gpu_sdm.analysis import Analysis, limited_threads, silent, timed
 from gpu_sdm.backend import Backend
 from gpu_sdm.config import Settings
-from gpu_sdm.data import Bounds, Dataset, Study
+from gpu_sdm.data import Bounds, Dataset, Pooled, Study
 from gpu_sdm.inference import corrected_maps, critical_value, uncorrected_p
-from gpu_sdm.permute.engine import TIE_TOLERANCE, permute
+from gpu_sdm.permute.engine import TIE_TOLERANCE, Problem, permute
+from gpu_sdm.permute.null import NullState
 from gpu_sdm.permute.plan import PermutationPlan
 from gpu_sdm.permute.refit import peak_plan
 from gpu_sdm.problem import build_problem
@@ -89,7 +90,9 @@ def null_analysis(
         sizes, t = null_maps(truth, bank, np.random.default_rng(seed), planted)
     with timed(timings, "peaks"):
         studies = tuple(
-            brain.peaks.study(f"study{k:02d}", int(n1), int(n2), t[k], truth.p_threshold)
+            brain.peaks.study(
+                f"study{k:02d}", int(n1), int(n2), t[k], truth.p_threshold, truth.one_sided
+            )
             for k, (n1, n2) in enumerate(sizes)
         )
     with timed(timings, "bounds"):
@@ -132,6 +135,48 @@ def null_analysis(
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Analysed:
+    """A project after its analysis, from the bounds to the null."""
+
+    analysis: Analysis
+    problem: Problem
+    pooled: Pooled
+    counts: dict[str, int]
+    null: NullState
+    timings: dict[str, float]
+
+
+def analyse(
+    brain: Brain,
+    cell: Cell,
+    seed: int,
+    permutations: int,
+    imputations: int,
+    planted: np.ndarray | float = 0.0,
+    bank: np.ndarray | None = None,
+) -> Analysed:
+    """Simulate a project of a cell and analyse it; arguments as for `run_project`."""
+    settings = Settings(
+        permutations=permutations,
+        imputations=imputations,
+        seed=seed,
+        voxel_size=VOXEL_SIZE,
+        exchange=cell.exchange,
+        **cell.options,
+    )
+    with without_cache(), limited_threads(brain.backend):
+        analysis = null_analysis(brain, cell, seed, settings, planted, bank)
+        timings = dict(analysis.timings)
+        problem, pooled, counts = build_problem(analysis, silent, timings)
+        problem = replace(problem, rescale_sd=cell.rescale_sd)
+        with timed(timings, "permutations"):
+            null = permute(
+                problem, analysis.plan, permutations, settings.statistic, analysis.backend
+            )
+    return Analysed(analysis, problem, pooled, counts, null, timings)
+
+
 def run_project(
     brain: Brain,
     name: str,
@@ -166,23 +211,8 @@ def run_project(
     """
     cell, begin, cpu = CELLS[name], monotonic(), process_time()
     permutations = cell.permutations or permutations
-    settings = Settings(
-        permutations=permutations,
-        imputations=imputations,
-        seed=seed,
-        voxel_size=VOXEL_SIZE,
-        exchange=cell.exchange,
-        **cell.options,
-    )
-    with without_cache(), limited_threads(brain.backend):
-        analysis = null_analysis(brain, cell, seed, settings, planted, bank)
-        timings = dict(analysis.timings)
-        problem, pooled, counts = build_problem(analysis, silent, timings)
-        problem = replace(problem, rescale_sd=cell.rescale_sd)
-        with timed(timings, "permutations"):
-            null = permute(
-                problem, analysis.plan, permutations, settings.statistic, analysis.backend
-            )
+    made = analyse(brain, cell, seed, permutations, imputations, planted, bank)
+    problem, null, z = made.problem, made.null, made.pooled.z
     line: dict[str, object] = {"harness": HARNESS, "cell": name, "seed": seed}
     line |= {"permutations": permutations, "imputations": imputations}
     line["max_z"] = [round(float(x), 5) for x in null.maxima["voxel"][:, 0]]
@@ -191,22 +221,20 @@ def run_project(
         maps = corrected_maps(statistic, *observed, maxima, TIE_TOLERANCE[statistic])
         line[f"p_{statistic}"] = [round(float(p[0]), 6) for p in maps.values()]
         line[f"threshold_{statistic}"] = [round(critical_value(m, 0.05), 4) for m in maxima]
-    z = pooled.z
     line["p_shares"] = {
         side: [round(float((uncorrected_p(s * z) <= level).mean()), 6) for level in LEVELS]
         for side, s in zip(SIDES, (1, -1), strict=True)
     }
     line["infeasible"] = None if problem.bank is None else round(problem.bank.infeasible, 5)
-    line["tau2_mean"] = round(float(pooled.tau2.mean()), 6)
-    line["peaks_per_study"] = float(
-        np.mean([len(s.peaks) for s in analysis.design.dataset.studies])
-    )
-    line["reported"] = sum(len(s.peaks) > 0 for s in analysis.design.dataset.studies)
-    line |= {k: v for k, v in counts.items() if v}
+    line["tau2_mean"] = round(float(made.pooled.tau2.mean()), 6)
+    peaks = [len(s.peaks) for s in made.analysis.design.dataset.studies]
+    line["peaks_per_study"] = float(np.mean(peaks))
+    line["reported"] = sum(n > 0 for n in peaks)
+    line |= {k: v for k, v in made.counts.items() if v}
     line["seconds"] = {
         stage: round(s, 3)
         for stage, s in {
-            **timings,
+            **made.timings,
             "all": monotonic() - begin,
             "cpu": process_time() - cpu,
         }.items()
