@@ -43,6 +43,7 @@ def gpu() -> CudaDevice:
         {},
         {"rescale_sd": False},
         {"exchange": "studies"},
+        {"exchange": "studies", "score": True},
         {"covariate": True},
         {"covariate": True, "tau2": "reml"},
     ],

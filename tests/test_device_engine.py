@@ -16,6 +16,7 @@ from gpu_sdm.permute import launch
 from gpu_sdm.permute.device import DeviceEngine, device_table, general_table
 from gpu_sdm.permute.engine import TIE_TOLERANCE, Problem, permute
 from gpu_sdm.permute.plan import TILE, ExplicitPlan, PermutationPlan
+from gpu_sdm.permute.scores import Scores
 from gpu_sdm.permute.weights import DeviceWeights, HostWeights
 from gpu_sdm.spaces import SHAPES, Space
 from gpu_sdm.stages.subjects import SubjectBank
@@ -42,6 +43,7 @@ def problem_of(
     tau2: str = "dl",
     exchange: str = "subjects",
     rescale_sd: bool = True,
+    score: bool = False,
 ) -> Problem:
     mask = np.zeros(SHAPES[4], bool)
     mask[10:17, 12:18, 8:15] = rng.random((7, 6, 7)) < 0.9
@@ -68,9 +70,11 @@ def problem_of(
         np.array([[1.0]] * 5, np.float32),
         effects, terms, design=design, contrast=contrast, tau2=tau2, rescale_sd=rescale_sd,
     )  # fmt: skip
+    scores = Scores(effects[0]) if score else None
     return Problem(
         effects, bank if exchange == "subjects" else None, terms, design, contrast, tau2,
-        rescale_sd, space, space.neighbours(), observed[0],
+        rescale_sd, space, space.neighbours(), scores.observed() if scores else observed[0],
+        scores=scores,
     )  # fmt: skip
 
 
@@ -89,6 +93,7 @@ def plan_of(exchange: str = "subjects") -> PermutationPlan:
         {},
         {"rescale_sd": False},
         {"exchange": "studies"},
+        {"exchange": "studies", "score": True},
         {"covariate": True},
         {"tau2": "reml"},
         {"covariate": True, "tau2": "reml", "exchange": "studies"},

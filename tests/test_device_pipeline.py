@@ -21,6 +21,7 @@ pytestmark = needs_compiler
     [
         {},
         {"exchange": "studies"},
+        {"exchange": "studies", "test": "score"},
         {"tau2": "reml"},
         {"compat": "sdm-6.21"},
         {"permutations": 75, "statistic": ("voxel",)},

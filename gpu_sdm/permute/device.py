@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,6 +70,8 @@ class DeviceEngine:
         statistics: tuple[str, ...] = ("voxel",),
         say: Callable[[str], None] = lambda sentence: None,
     ):
+        if problem.scores is not None:  # the parts of the studies stand where effects do
+            problem = replace(problem, effects=problem.scores.parts[None], bank=None)
         self.problem, self.device, self.statistics, self.say = problem, device, statistics, say
         bank, (m, k, v) = problem.bank, problem.effects.shape
         n = sum(len(r) for r in bank.residuals) if bank is not None else 0
@@ -84,14 +87,22 @@ class DeviceEngine:
         self._weights: DeviceWeights | HostWeights = (
             DeviceWeights(plan, coefficients[:, 0], device)  # type: ignore[arg-type]
             if random
-            else HostWeights(plan, coefficients[:, 0], device, bank is not None)
+            else HostWeights(plan, self._scale(coefficients), device, bank is not None)
         )
         self._upload()
+
+    def _scale(self, coefficients: np.ndarray) -> np.ndarray:
+        """Factor (K,) of the shares: 1 / J, which the kernels want, or 1 where only signs flip."""
+        plain = self.problem.scores is not None
+        return np.ones(len(coefficients)) if plain else coefficients[:, 0]
 
     def _prepare_kernels(self, coefficients: np.ndarray) -> None:
         problem, device = self.problem, self.device
         k = self.sizes.n_studies
-        self._knobs: dict[str, int | str]
+        self._knobs: dict[str, int | str] = {}
+        self._constants: dict[str, Any] = {}
+        if problem.scores is not None:
+            return
         x, h = problem.design, problem.contrast
         ones = x.shape[1] == 1 and bool((x == 1).all()) and h[0] == 1
         self._mean = ones and problem.tau2 == "dl"
@@ -243,6 +254,11 @@ class DeviceEngine:
         """Fill one block of voxels of the maps z (TILE, V)."""
         device, sizes = self.device, self.sizes
         together, width = int(self._knobs.get("R", 1)), voxels.stop - voxels.start
+        if self.problem.scores is not None:
+            flipped = device.empty((TILE, width), np.float32)
+            device.matmul(share, effects[0], flipped)
+            z[:, voxels] = flipped
+            return
         sums = share  # not read where whole studies are exchanged
         if weights is not None:
             sums = device.empty((sizes.n_studies, TILE, width), np.float32)

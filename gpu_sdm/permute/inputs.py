@@ -54,7 +54,7 @@ class Problem:
     refit : Refit, optional
         Where every permutation begins again from the bounds, on the CPU whatever the backend.
     scores : Scores, optional
-        Where the signs of whole studies flip in the score test, on the CPU whatever the backend.
+        Where the signs of whole studies flip in the score test.
     """
 
     effects: np.ndarray
@@ -76,7 +76,7 @@ class Problem:
     @property
     def on_cpu(self) -> bool:
         """Whether the CPU permutes, whatever the backend."""
-        return self.rows is not None or self.refit is not None or self.scores is not None
+        return self.rows is not None or self.refit is not None
 
 
 class Store(Protocol):
