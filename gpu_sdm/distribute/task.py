@@ -49,7 +49,9 @@ class Inputs:
 
 
 def portable(problem: Problem) -> Problem:
-    """Leave out what belongs to this process: the device of a refit."""
+    """Leave out what only this process needs: the device of a refit, effects that are not read."""
+    if problem.scores is not None:
+        return replace(problem, effects=problem.scores.parts[None])
     if problem.refit is None:
         return problem
     here = problem.refit.backend

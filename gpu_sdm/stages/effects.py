@@ -15,6 +15,8 @@ from gpu_sdm.data import Notice, Study, StudyTerms
 from gpu_sdm.errors import SettingError
 from gpu_sdm.statistics import hedges_j
 
+FEW_OPPOSITE = 0.1  # share of peaks of the other side below which reports look one-sided
+
 
 def study_terms(studies: Sequence[Study]) -> StudyTerms:
     """Collect the constants of the studies that the numerical code needs.
@@ -121,7 +123,7 @@ def peaks_as_used(study: Study, compat: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def one_sided_notice(studies: Sequence[Study]) -> Notice | None:
-    """Warn where no study reports the other side, which flipping whole studies cannot bear.
+    """Warn where hardly a peak is of the other side, which flipping whole studies cannot bear.
 
     Parameters
     ----------
@@ -130,13 +132,13 @@ def one_sided_notice(studies: Sequence[Study]) -> Notice | None:
     """
     signs = np.concatenate([np.sign(s.peaks.t) for s in studies]) if studies else np.zeros(0)
     listing = sum(bool(len(s.peaks)) for s in studies)
-    if listing < 2 or abs(signs.sum()) != len(signs):
+    up, down = int((signs > 0).sum()), int((signs < 0).sum())
+    if listing < 2 or min(up, down) >= FEW_OPPOSITE * (up + down):
         return None
-    side, other = ("positive", "negative") if signs[0] > 0 else ("negative", "positive")
     return Notice(
         "one_sided_reports",
-        f"the {listing} studies with peaks report {len(signs)} {side} and no {other} one. Reports "
-        "of one side are not symmetric about zero: flipping the signs of whole studies rejects "
-        "because of that alone (docs/calibration.md); use exchange peaks, or add what the studies "
-        "found on the other side.",
+        f"the {listing} studies with peaks report {up} positive and {down} negative ones: it seems "
+        "that most looked at one side alone. Such reports are not symmetric about zero, and "
+        "flipping the signs of whole studies rejects because of that alone (docs/calibration.md); "
+        "use exchange peaks, or add what the studies found on the other side.",
     )
