@@ -193,20 +193,25 @@ def test_reports_of_one_side_are_doubted(home, tmp_path):
 
 
 def test_command_report_and_further_commands_know_the_score(home, tmp_path):
-    out = tmp_path / "out"
-    done = invoke(
-        "permute", home / "project", "--out", out, "--mask", home / "mask.nii.gz",
-        "--voxel-size", 4, "--imputations", 3, "-n", 64, "--exchange", "studies",
-        "--test", "score",
-    )  # fmt: skip
-    assert done.exit_code == 0, done.output
-    run = json.loads((out / "run.json").read_text())
-    assert run["settings"]["test"] == "score"
-    assert "not of z" in run["null"]
-    assert (out / "maps" / "score.nii.gz").is_file()
-    page = (out / "report.html").read_text()
-    assert "score of the mean effect at zero" in page
-    assert "Voxelwise score" in page
+    write_project(tmp_path / "one", studies=6, noise_peaks=0)
+    pages = []
+    for project in (home / "project", tmp_path / "one"):
+        out = tmp_path / f"out-{len(pages)}"
+        done = invoke(
+            "permute", project, "--out", out, "--mask", home / "mask.nii.gz",
+            "--voxel-size", 4, "--imputations", 3, "-n", 64, "--exchange", "studies",
+            "--test", "score",
+        )  # fmt: skip
+        assert done.exit_code == 0, done.output
+        run = json.loads((out / "run.json").read_text())
+        assert run["settings"]["test"] == "score"
+        assert "not of z" in run["null"]
+        assert (out / "maps" / "score.nii.gz").is_file()
+        pages.append((out / "report.html").read_text())
+        assert "score of the mean effect at zero" in pages[-1]
+        assert "Voxelwise score" in pages[-1]
+        assert "What is tested is the score" in pages[-1]
+    assert ["Reports of one side" in page for page in pages] == [False, True]
 
 
 def test_a_result_of_before_the_setting_is_one_of_z(home):

@@ -12,7 +12,7 @@ import numpy as np
 from gpu_sdm.errors import SettingError
 from gpu_sdm.figures.of_result import View
 from gpu_sdm.figures.palette import Look
-from gpu_sdm.findings.maps import Source, tested_map
+from gpu_sdm.findings.maps import Source, shown_statistic, tested_map
 from gpu_sdm.findings.refit import SiteEffects
 from gpu_sdm.finished import Finished
 
@@ -166,7 +166,8 @@ class Plotter:
         from gpu_sdm.figures.null import null
 
         for statistic, maxima in self.source.maxima().items():
-            yield f"null_{statistic}", null(maxima, statistic, look=self.look)
+            shown = shown_statistic(self.source, statistic)
+            yield f"null_{statistic}", null(maxima, shown, look=self.look)
 
     def convergence(self) -> Named:
         """Draw p of the sites as permutations accumulate, for TFCE or, without it, for z."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 SAYS = {
     "voxel": "maximum of SDM-Z",
+    "score": "maximum of the score",
     "tfce": "maximum of TFCE",
     "cluster-extent": "largest cluster (voxels)",
     "cluster-mass": "largest cluster mass",
@@ -57,7 +58,7 @@ def null(
     ----------
     maxima : (2, P) float
         `Finished.maxima()[statistic]`: positive side first, the observed first.
-    statistic : {"voxel", "tfce", "cluster-extent", "cluster-mass"}
+    statistic : {"voxel", "score", "tfce", "cluster-extent", "cluster-mass"}
         What they are maxima of.
     alpha : float
         Error rate of the threshold that is marked.

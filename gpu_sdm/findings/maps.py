@@ -74,6 +74,11 @@ def tested_map(source: Source) -> str:
     return "score" if source.has("score") else "z"
 
 
+def shown_statistic(source: Source, statistic: str) -> str:
+    """Name a statistic of the null as figures do: "score" for the voxelwise one of a score test."""
+    return "score" if statistic == "voxel" and tested_map(source) == "score" else statistic
+
+
 def p_tolerance(source: Source) -> float:
     """By how much a stored p may exceed the p that was meant."""
     return source.p_tolerance if isinstance(source, SdmResults) else 0.0

@@ -7,7 +7,7 @@ import numpy as np
 from gpu_sdm.clusters import SIDES
 from gpu_sdm.figures.convergence import convergence
 from gpu_sdm.figures.null import fwe_threshold, null
-from gpu_sdm.findings.maps import tested_map
+from gpu_sdm.findings.maps import shown_statistic, tested_map
 from gpu_sdm.permute.maxima import TIE_TOLERANCE
 from gpu_sdm.report.facts import Facts, number
 from gpu_sdm.report.html import Html, tag
@@ -16,7 +16,8 @@ from gpu_sdm.report.tables import MINUS
 
 ALPHA = 0.05
 NAMES = {
-    "voxel": "Voxelwise {tested}",
+    "voxel": "Voxelwise SDM-Z",
+    "score": "Voxelwise score",
     "tfce": "TFCE",
     "cluster-extent": "Cluster extent",
     "cluster-mass": "Cluster mass",
@@ -51,11 +52,6 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def _title(facts: Facts, statistic: str) -> str:
-    tested = "score" if facts.settings.test == "score" else "SDM-Z"
-    return NAMES[statistic].format(tested=tested)
-
-
 def _says(title: str, maxima: np.ndarray) -> str:
     """Say observed maximum and threshold of each side."""
     parts = []
@@ -72,11 +68,12 @@ def nulls(facts: Facts) -> list[Html]:
     """Give a block for each statistic."""
     blocks = []
     for statistic, maxima in facts.finished.maxima().items():
-        title = _title(facts, statistic)
+        shown = shown_statistic(facts.finished, statistic)
+        title = NAMES[shown]
         says = _says(title, np.asarray(maxima, np.float64))
         parts = [
             drawn(
-                null(maxima, statistic, look=HALF),
+                null(maxima, shown, look=HALF),
                 f"Histograms of the largest statistic of each permutation. {says}",
                 says,
             ),

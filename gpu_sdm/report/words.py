@@ -120,6 +120,11 @@ NULLS = {
     "do with the effects of the studies; they are made by permuting between studies what the rest "
     "of the model leaves unexplained.",
 }
+ONE_SIDED = (
+    "Hardly a peak is of the other sign: it seems that most studies looked at one side alone. "
+    "Their reports are not as likely to be negative as positive even where nothing is, and the p "
+    "values below are too small; a test that moves the peaks does not mind."
+)
 SIDES = (
     "Positive and negative effects are tested one by one, each at its own 5 %, as SDM-PSI does. "
     "Someone who would have taken either sign for a finding should look at the two-sided test, "
@@ -132,10 +137,15 @@ def caveats(facts: Facts) -> list[Html]:
     null = NULLS["moderator" if facts.moderator else facts.settings.exchange]
     if AGAIN in facts.run["null"]:
         null += " Everything is estimated again for each of them."
+    if facts.settings.test == "score":
+        null += " What is tested is the score: how hard the bounds of the studies pull the mean "
+        null += "away from zero. It needs no estimate; z and g are shown beside it."
     said = [
         tag("li", tag("b", "What p means. "), null),
         tag("li", tag("b", "Two directions. "), SIDES),
     ]
+    if "one_sided_reports" in facts.run["warning_counts"]:
+        said.insert(1, tag("li", tag("b", "Reports of one side. "), ONE_SIDED))
     if not facts.exact:
         error = (0.05 * 0.95 / facts.permutations) ** 0.5
         said.append(
