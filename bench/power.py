@@ -135,14 +135,18 @@ def run(jobs: Sequence[Job], workers: int, path: Path) -> None:
     """Analyse the projects that are missing and write each as it is done."""
     done = read_lines(path)
     jobs = [job for job in jobs if job not in done]
-    os.environ["NUMBA_NUM_THREADS"] = "1"
     with ProcessPoolExecutor(workers) as pool, path.open("a", encoding="ascii") as file:
         futures = [pool.submit(_work, job) for job in jobs]
-        for i, future in enumerate(as_completed(futures), 1):
-            line = future.result()
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            print(f"{i}/{len(jobs)} {line['test']} {line['effect']:g} seed {line['seed']}")
+        try:
+            for i, future in enumerate(as_completed(futures), 1):
+                line = future.result()
+                file.write(json.dumps(line) + "\n")
+                file.flush()
+                where = f"{line['test']} {line['effect']:g} seed {line['seed']}"
+                print(f"{i}/{len(jobs)} {where}: {line['seconds']:g} s", flush=True)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def main() -> None:

@@ -66,3 +66,24 @@ def test_results_are_kept_counted_and_laid_out(tmp_path):
     power.write_report(path, page)
     assert power.power_table(found) in page.read_text()
     assert "old" not in page.read_text()
+
+
+def test_missing_projects_are_run_and_each_is_kept(tmp_path, monkeypatch):
+    """Worker processes are forked here: they find what is replaced."""
+    path = tmp_path / "power.jsonl"
+    monkeypatch.setattr(power, "_brain", lambda: None)
+
+    def found(_, test, effect, seed):
+        if seed == 9:
+            raise ValueError("no such project")
+        line = {"test": test, "effect": effect, "seed": seed, "p_voxel": [1.0], "p_tfce": [1.0]}
+        return line | {"seconds": 0.0}
+
+    monkeypatch.setattr(power, "found_places", found)
+    jobs = [("z-subjects", 0.5, seed) for seed in range(3)]
+    power.run(jobs[:1], 1, path)
+    power.run(jobs, 2, path)
+    assert sorted(power.read_lines(path)) == jobs
+    assert len(path.read_text().splitlines()) == 3
+    with pytest.raises(ValueError, match="no such project"):
+        power.run([("z-subjects", 0.5, 9)], 1, path)
