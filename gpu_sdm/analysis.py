@@ -266,7 +266,7 @@ def prepare(
     ):
         text = LIBERAL.format(tested=" and ".join(model.tested))
         doubts += (Notice("liberal_moderator", text),)
-    if settings.exchange == "studies" and not model.moderator and settings.bounds is None:
+    if settings.exchange != "peaks" and not model.moderator and settings.bounds is None:
         one_sided = one_sided_notice([s for s in contrasts.studies if s.image is None])
         doubts += (one_sided,) if one_sided else ()
     if why := cache.trouble():

@@ -202,11 +202,6 @@ class Settings:
                 # Absolute: a result folder is opened again from anywhere.
                 object.__setattr__(self, name, Path(value).absolute())
 
-    @property
-    def tested(self) -> str:
-        """Name of the map whose maxima make the null."""
-        return self.test
-
     def _check_test(self) -> None:
         """Refuse a score test of what it cannot test."""
         if self.test != "score":

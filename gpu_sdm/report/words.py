@@ -121,9 +121,10 @@ NULLS = {
     "of the model leaves unexplained.",
 }
 ONE_SIDED = (
-    "Hardly a peak is of the other sign: it seems that most studies looked at one side alone. "
-    "Their reports are not as likely to be negative as positive even where nothing is, and the p "
-    "values below are too small; a test that moves the peaks does not mind."
+    "Hardly a peak is of the other sign: it seems that most studies looked at one side alone. What "
+    "nobody looked for counts as not there, so that studies which agree by chance look like an "
+    "effect of that side, and the p values below are too small; a test that moves the peaks does "
+    "not mind."
 )
 SIDES = (
     "Positive and negative effects are tested one by one, each at its own 5 %, as SDM-PSI does. "

@@ -123,7 +123,7 @@ def peaks_as_used(study: Study, compat: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def one_sided_notice(studies: Sequence[Study]) -> Notice | None:
-    """Warn where hardly a peak is of the other side, which flipping whole studies cannot bear.
+    """Warn where hardly a peak is of the other side: only a test that moves peaks can bear that.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def one_sided_notice(studies: Sequence[Study]) -> Notice | None:
     return Notice(
         "one_sided_reports",
         f"the {listing} studies with peaks report {up} positive and {down} negative ones: it seems "
-        "that most looked at one side alone. Such reports are not symmetric about zero, and "
-        "flipping the signs of whole studies rejects because of that alone (docs/calibration.md); "
-        "use exchange peaks, or add what the studies found on the other side.",
+        "that most looked at one side alone. What nobody looked for counts as not there, and this "
+        "null then finds effects of that side where there are none (docs/calibration.md); use "
+        "exchange peaks, or add what the studies found on the other side.",
     )
