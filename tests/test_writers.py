@@ -16,7 +16,7 @@ from gpu_sdm.io.tables import read_maxima, write_bytes, write_json, write_maxima
 from gpu_sdm.spaces import SHAPES, Space
 
 CONTRACT = (
-    "g se z p p_neg log_p log_p_neg tau2 i2 h2 q mask "
+    "g se z score p p_neg log_p log_p_neg tau2 i2 h2 q mask "
     "p_fwe_voxel p_fwe_voxel_neg p_fwe_voxel_two_sided "
     "tfce tfce_neg p_fwe_tfce p_fwe_tfce_neg p_fwe_tfce_two_sided "
     "p_fwe_cluster_extent p_fwe_cluster_extent_neg p_fwe_cluster_extent_two_sided "
