@@ -118,7 +118,7 @@ def power_table(lines: Mapping[Job, Mapping[str, Any]]) -> str:
         if not any(mine):
             continue
         counts = sorted({len(of) for of in mine})
-        row = [cell.tests, " to ".join(str(n) for n in {counts[0]: 0, counts[-1]: 0})]
+        row = [cell.tests, " to ".join(map(str, sorted({counts[0], counts[-1]})))]
         for of in mine:
             row += [share(of, s) if of else "" for s in ("voxel", "tfce")]
         rows.append(row)

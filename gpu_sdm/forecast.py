@@ -16,7 +16,7 @@ from gpu_sdm.workload import Workload, rate, seconds
 NS_PER_IMPUTATION = 20.0
 NS_PER_SUBJECT_VOXEL = 45.0
 NS_PER_PEAK_VOXEL = 33.0  # shortest paths
-NS_PER_SCORE = 100.0  # a study's part at a voxel
+NS_PER_SCORE = 111.0  # a study's part at a voxel
 SAMPLE = 2000  # voxels on which the likelihood is timed
 
 
