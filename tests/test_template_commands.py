@@ -218,7 +218,7 @@ def test_a_file_shows_on_its_own_grid(subjects, tmp_path):
     done = run(
         "template", "show", write_image(tmp_path / "odd.nii", np.ones((5, 5, 5, 13), np.float32))
     )
-    assert re.search(r"odd.nii: the template has shape \(5, 5, 5\)", str(done.exception))
+    assert re.search(r"odd.nii: the image has shape \(5, 5, 5\)", str(done.exception))
 
 
 def test_the_kernel_and_the_mean_correlation_are_those_of_the_links():
@@ -246,7 +246,7 @@ def test_the_kernel_and_the_mean_correlation_are_those_of_the_links():
 def test_the_page_shows_what_is_printed():
     """Commands and options of docs/templates.md exist; its table is that of the command."""
     page = (Path(__file__).parents[1] / "docs" / "templates.md").read_text(encoding="utf-8")
-    for command in ("build", "show"):
+    for command in ("build", "learn", "show"):
         help_text = run("template", command, "--help").stdout
         for line in re.findall(rf"^gpu-sdm template {command} .*", page, re.M):
             for option in re.findall(r"--[a-z-]+", line):

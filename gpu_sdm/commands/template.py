@@ -1,4 +1,4 @@
-"""`gpu-sdm template`: build a correlation template from one's own subjects, and show one."""
+"""`gpu-sdm template`: build a correlation template, learn one, show one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import typer
 from gpu_sdm.commands import _on_result as shared
 from gpu_sdm.commands import _options as opt
 
-app = typer.Typer(help="Correlation templates: build one from subjects' maps, show one.")
+app = typer.Typer(
+    help="Correlation templates: build one from subjects' maps, learn SDM-PSI's, show one."
+)
 
 PEAK = "-46,16,-10"
 
@@ -71,6 +73,62 @@ def build(
         )
         _show_directions(built.report["directions"])
         template_build.write_template(built, out)
+    shared.finish(out, as_json, built.report)
+
+
+@app.command()
+def learn(
+    projects: Annotated[
+        list[Path],
+        typer.Argument(help="SDM projects that SDM-PSI preprocessed.", show_default=False),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="Template to write, .nii.gz.", show_default=False),
+    ],
+    bounds: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder of a project's STUDY_lower.nii.gz and STUDY_upper.nii.gz; repeat, in the "
+            "order of the projects.",
+            show_default="pp in each project",
+        ),
+    ] = None,
+    folds: Annotated[
+        int,
+        typer.Option(
+            help="Score studies in this many parts, each by what the others taught; 0: do not."
+        ),
+    ] = 2,
+    threads: opt.Threads = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is at --out.")] = False,
+    as_json: opt.Json = False,
+) -> None:
+    """Learn SDM-PSI's own template from the bound maps of analyses that it made."""
+    from gpu_sdm import template_build, template_learn, terminal
+
+    template_build.check_out(out, force)
+    with terminal.StageProgress() as progress, terminal.StopAfterStep(progress) as step:
+        try:
+            built = template_learn.learn_template(
+                projects,
+                bounds or (),
+                folds=folds,
+                threads=threads,
+                progress=step,
+                say=lambda sentence: terminal.say(f"warning: {sentence}"),
+            )
+        except KeyboardInterrupt:
+            progress.stop()
+            terminal.say("interrupted; nothing was written, the same command goes on from here.")
+            raise
+    terminal.show_pairs(
+        f"template learned from {len(built.report['studies'])} studies",
+        _learned(built.report),
+        stderr=True,
+    )
+    _show_directions(built.report["directions"])
+    template_build.write_template(built, out)
     shared.finish(out, as_json, built.report)
 
 
@@ -140,6 +198,23 @@ def _facts(report: dict[str, Any]) -> dict[str, str]:
         **_domain(report["domain"], report["mask"] is not None),
         "left out": f"{', '.join(left_out)}, {alone:,} (no neighbour, or on the border)",
         "r <= 0": f"{report['pairs_with_r_not_positive']:,} pairs: not neighbours",
+    }
+
+
+def _learned(report: dict[str, Any]) -> dict[str, str]:
+    def score(found: dict[str, float]) -> str:
+        return f"RMSE {found['rmse']:.4f}, r {found['r']:.4f}, Dice {found['dice']:.3f}"
+
+    kernels, rows = report["kernels"], {}
+    if kernels["held_out"] is not None:
+        rows["held out"] = f"{score(kernels['held_out'])}: studies not learned from"
+    return {
+        **_domain(report["domain"], own_mask=True),
+        "reach": f"{report['share_reached_by_one']:.1%} of the mask by one study, "
+        f"{report['share_reached_by_five']:.1%} by five or more",
+        "built-in": f"{score(kernels['before'])}: kernels summed, against SDM-PSI's",
+        "learned": f"{score(kernels['after'])}",
+        **rows,
     }
 
 

@@ -131,12 +131,12 @@ def load_space(settings: Settings) -> Space:
 
 
 def voxel_size_of(path: Path | str) -> int:
-    """Give the voxel size, mm, of the analysis grid that a template file lies on.
+    """Give the voxel size, mm, of the analysis grid that an image has the shape of.
 
     Raises
     ------
     InputError
-        If it cannot be read or is not 4-D.
+        If it cannot be read.
     SpaceError
         If it has the shape of none of the grids.
     """
@@ -144,7 +144,7 @@ def voxel_size_of(path: Path | str) -> int:
     for size, wanted in SHAPES.items():
         if shape == wanted:
             return size
-    raise SpaceError(f"{path}: the template has shape {shape}; the analysis grids are {SHAPES}.")
+    raise SpaceError(f"{path}: the image has shape {shape}; the analysis grids are {SHAPES}.")
 
 
 def load_template(path: Path | str | None, voxel_size: int) -> Template:

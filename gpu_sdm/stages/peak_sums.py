@@ -27,12 +27,17 @@ class PeakSums:
         self.here[here] += 1
         self.g[here] += g
 
+    def kernel(self) -> np.ndarray:
+        """Weighted mean (V,) of the kernels: 0 where no peak is in reach, 1 where one is here."""
+        share = np.divide(self.wk, self.w, out=np.zeros_like(self.w), where=self.w > 0)
+        share[self.here > 0] = 1
+        return share
+
     def limits(self, b: float) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper limit (V,) of a study whose effect at the threshold is b."""
         reached, here = self.w > 0, self.here > 0
-        share = np.divide(self.wk, self.w, out=np.zeros_like(self.w), where=reached)
         pull = np.divide(self.wkg, self.w, out=np.zeros_like(self.w), where=reached)
-        room = b * (1 - share)
+        room = b * (1 - self.kernel())
         lower, upper = pull - room, pull + room
         lower[here] = upper[here] = self.g[here] / self.here[here]  # equal D = 0 share equally
         return lower, upper
