@@ -24,6 +24,7 @@ import fidelity_images
 import fidelity_maps
 import fidelity_null
 import fidelity_pooling
+import fidelity_template
 import fidelity_variants
 from fidelity_data import ALL_DATA, ENGE, HOME
 from fidelity_ledger import Ledger, merged, newest
@@ -38,11 +39,16 @@ PARTS: dict[str, Part] = {
     "bounds": lambda ledger, _: fidelity_bounds.run(ledger),
     "from-bounds": lambda ledger, a: fidelity_maps.run_start(ledger, "bounds", a.imputations),
     "from-peaks": lambda ledger, a: fidelity_maps.run_start(ledger, "peaks", a.imputations),
+    "template": lambda ledger, _: fidelity_template.run(ledger),
+    "from-learned": lambda ledger, a: fidelity_maps.run_start(ledger, "learned", a.imputations),
     "clusters-bounds": lambda ledger, a: fidelity_clusters.run_start(
         ledger, "bounds", a.permutations, a.imputations
     ),
     "clusters-peaks": lambda ledger, a: fidelity_clusters.run_start(
         ledger, "peaks", a.permutations, a.imputations
+    ),
+    "clusters-learned": lambda ledger, a: fidelity_clusters.run_start(
+        ledger, "learned", a.permutations, a.imputations
     ),
     "null": lambda ledger, a: fidelity_null.run(ledger, a.permutations, a.imputations, a.seeds),
     "variants": lambda ledger, _: fidelity_variants.run(ledger),

@@ -21,7 +21,7 @@ from gpu_sdm.permute.engine import TIE_TOLERANCE
 from gpu_sdm.spaces import Space
 
 ALPHAS = (0.05, 0.001)
-DICE_BARS = {"bounds": Bar(0.90), "peaks": Bar(0.80)}
+DICE_BARS = {"bounds": Bar(0.90), "peaks": Bar(0.80), "learned": Bar(0.80)}
 PEAK_BAR = Bar(high=6)  # mm
 PEAK_ALPHA, PEAK_VOXELS = 0.001, 50  # of SDM-PSI's own report
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,18 @@ from gpu_sdm.io.nifti import read_map
 from gpu_sdm.io.volumes import read_bounds
 from gpu_sdm.permute.plan import ExplicitPlan
 from gpu_sdm.spaces import Space
+from gpu_sdm.stages.bounds import bounds_of_peaks
+from gpu_sdm.stages.effects import effect_to_bound, peaks_as_used
+from gpu_sdm.stages.template_learn import widened
+from gpu_sdm.template_kernels import read_kernels
+from gpu_sdm.template_learn import learn_parts
+from gpu_sdm.templates import default_template
 
 HOME = Path(__file__).parents[1]
 ALL_DATA = Path(os.environ.get("GPU_SDM_DATA", HOME.parent / "shared" / "data"))
 ENGE = ALL_DATA / "enge2021"
 OUTPUT = HOME / "fidelity-output"
+FOLDS = 5
 
 FILES = {
     "g": "mod1_g",
@@ -39,8 +47,9 @@ def enge(start: str, **settings: object) -> Analysis:
 
     Parameters
     ----------
-    start : {"bounds", "peaks"}
-        From SDM-PSI's own bound maps or from the peak files.
+    start : {"bounds", "peaks", "learned"}
+        From SDM-PSI's own bound maps; from the peak files, with the built-in template; or with
+        templates that were learned from the bound maps of other studies (`learned_bounds`).
     **settings
         Further fields of `Settings`.
     """
@@ -49,7 +58,27 @@ def enge(start: str, **settings: object) -> Analysis:
     if start == "bounds":
         given["bounds"] = ENGE / "pp"
     chosen = gpu_sdm.Settings(**(given | settings))  # type: ignore[arg-type]
-    return prepare(gpu_sdm.read(ENGE / "project", compat=True), chosen, get_backend())
+    analysis = prepare(gpu_sdm.read(ENGE / "project", compat=True), chosen, get_backend())
+    return replace(analysis, bounds=learned_bounds(analysis)) if start == "learned" else analysis
+
+
+def learned_bounds(analysis: Analysis) -> Bounds:
+    """Bounds of the peaks, each study's by a template that its own bound maps had no part in.
+
+    The studies are dealt into `FOLDS` parts; a part's template is learned from all other parts.
+    """
+    studies = read_kernels(ENGE / "project", ENGE / "pp")
+    chosen = analysis.design.dataset.studies
+    if [s.name for s in studies] != list(analysis.design.dataset.names):
+        raise ValueError("every study of enge2021 has peaks")
+    start = widened(default_template(2), analysis.space.mask)
+    limits = np.empty((2, len(studies), analysis.space.n_voxels), np.float32)
+    for part, template in learn_parts(start, studies, FOLDS):
+        held_out = [chosen[k] for k in part]
+        places, g = zip(*(peaks_as_used(study, compat=True) for study in held_out), strict=True)
+        found, _ = bounds_of_peaks(places, g, effect_to_bound(held_out), analysis.space, template)
+        limits[:, part] = found.lower, found.upper
+    return Bounds(*limits)
 
 
 def sdm_bounds(names: tuple[str, ...], space: Space) -> Bounds:

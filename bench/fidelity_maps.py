@@ -27,11 +27,12 @@ CLUSTERS = "significant clusters"
 APART_BARS = {
     "bounds": {"g": 0.99, "z": 0.98, "tau2": 0.99, "i2": 0.99, "q": 0.97},
     "peaks": {},
+    "learned": {},
 }  # fmt: skip
-WHOLE_BARS = {"bounds": {"g": 0.98}, "peaks": {"g": 0.95}}
+WHOLE_BARS = {"bounds": {"g": 0.98}, "peaks": {"g": 0.95}, "learned": {"g": 0.95}}
 AGAIN = "two of our runs"
-OPTIMUM = {"bounds": "default", "peaks": "optimum"}
-SLOPE = {"bounds": {"g": Bar(0.97, 1.03)}, "peaks": {}}
+OPTIMUM = {"bounds": "default", "peaks": "optimum", "learned": "optimum"}
+SLOPE = {"bounds": {"g": Bar(0.97, 1.03)}, "peaks": {}, "learned": {}}
 
 
 def maps_of(pooled: Pooled) -> dict[str, np.ndarray]:

@@ -55,8 +55,8 @@ def replay(
 
     Parameters
     ----------
-    start : {"bounds", "peaks"}
-        What the effects come from.
+    start : {"bounds", "peaks", "learned"}
+        What the effects come from, as for `enge`.
     seed : int
         Of the imputations and of the subjects' noise.
     permutations : int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,14 +107,11 @@ def learn_template(
     mask = np.logical_or.reduce([study.space.mask for study in studies])
     start = widened(default_template(sizes[0]), mask)
     threads = threads or available_cores()
-
-    def run(stage: str, part: Sequence[SummedKernel]) -> Template:
-        return _learn(start, part, stage, threads, progress)
-
     held_out = None
     if folds:
-        held_out = _held_out(start, studies, folds, run)
-    learned = run("learning", studies)
+        parts = learn_parts(start, studies, folds, threads=threads, progress=progress)
+        held_out = _held_out(start, studies, parts)
+    learned = learn_from(start, studies, threads=threads, progress=progress)
     # As a reader of the file will have it.
     r = np.stack([correlations(c).reshape(start.shape, order="F") for c in learned.costs.T], -1)
     template = from_correlations(r, sizes[0])
@@ -144,32 +141,71 @@ def learn_template(
     return Built(template, report)
 
 
-def _held_out(
+def learn_parts(
     start: Template,
     studies: Sequence[SummedKernel],
     folds: int,
-    run: Callable[[str, Sequence[SummedKernel]], Template],
-) -> dict[str, Any]:
-    """Score studies under templates learned from the others, in parts drawn by chance."""
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Iterator[tuple[np.ndarray, Template]]:
+    """Deal the studies into parts, and learn for each from those that are not in it.
+
+    Parameters
+    ----------
+    start, studies, threads, progress
+        As for `learn_from`.
+    folds : int
+        Parts, drawn by a seed of their own.
+
+    Yields
+    ------
+    (n,) int array
+        Rows of the studies of a part.
+    Template
+        Learned from all others.
+    """
     parts = np.array_split(np.random.default_rng(0).permutation(len(studies)), folds)
-    scores: list[KernelScore] = []
     for number, part in enumerate(parts, 1):
         others = [s for k, s in enumerate(studies) if k not in part]
-        learned = run(f"part {number} of {folds}", others)
-        scores.append(score_kernels(learned, [studies[k] for k in part]))
-    before = score_kernels(start, studies)
-    means = dict(zip(KernelScore._fields, np.mean(scores, axis=0).tolist(), strict=True))
-    return {"folds": folds, **means, "built_in": before._asdict()}
+        stage = f"part {number} of {folds}"
+        yield part, learn_from(start, others, stage, threads=threads, progress=progress)
 
 
-def _learn(
+def _held_out(
     start: Template,
     studies: Sequence[SummedKernel],
-    stage: str,
-    threads: int,
-    progress: Progress | None,
+    parts: Iterator[tuple[np.ndarray, Template]],
+) -> dict[str, Any]:
+    """Score the studies of each part under the template learned from the others."""
+    scores = [score_kernels(learned, [studies[k] for k in part]) for part, learned in parts]
+    means = dict(zip(KernelScore._fields, np.mean(scores, axis=0).tolist(), strict=True))
+    return {"folds": len(scores), **means, "built_in": score_kernels(start, studies)._asdict()}
+
+
+def learn_from(
+    start: Template,
+    studies: Sequence[SummedKernel],
+    stage: str = "learning",
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
 ) -> Template:
-    """Learn from some studies, beginning with what the cache holds of an earlier run."""
+    """Learn from some studies, beginning with what the cache holds of an earlier run.
+
+    Parameters
+    ----------
+    start : Template
+        Where to begin.
+    studies : sequence of SummedKernel
+        What is to be met.
+    stage : str
+        What `progress` is told.
+    threads : int, optional
+        Studies worked on at once; the result does not depend on it.
+    progress : callable, optional
+        progress(stage, sweeps done, sweeps) after each sweep.
+    """
     content = [part for s in studies for part in (s.space.digest(), s.xyz_mm, s.kernel)]
     entry = cache.key("learned", CODE_VERSION, start.digest(), SWEEPS, *content)
     stored = cache.load("learned", entry)
