@@ -32,6 +32,7 @@ PART = "variants"
 TRIED, HELD_OUT = (-12, 10), (16, 38)  # mm, slices
 DEFAULT = "default: optimum, 3 discards, 1 mm"
 SEARCHED = "SDM-PSI's search, tau2 of the mean smoothed"
+WIDER = (1.1, 1.2, 1.3)  # mm
 SCORED = ("g", "z", "tau2", "i2", "q")
 BLOCK = 4096
 Fit = tuple[np.ndarray, np.ndarray]  # mean and tau2, each (V,), NaN where not computed
@@ -162,6 +163,9 @@ def run(ledger: Ledger) -> None:
         what = f"the same, smoothed by {sigma:g} mm"
         trial.score(ledger, what, found, voxels, where, sigma)
     trial.score(ledger, SEARCHED, trial.searched(wide), voxels, where)
+    for sigma in WIDER:
+        trial.score(ledger, f"{SEARCHED}, both by {sigma:g} mm", trial.searched(wide, sigma), voxels,
+                    where, sigma)  # fmt: skip
     held, wide = between(trial.space, HELD_OUT), between(trial.space, HELD_OUT, margin=4)
     where = "held out"
     ledger.add(PART, "share apart", float(trial.apart[held].mean()), where)
@@ -169,3 +173,6 @@ def run(ledger: Ledger) -> None:
     found = trial.fit(wide, 3, FIT_MEAN_SDM)
     trial.score(ledger, "SDM-PSI's search, tau2 of the mean as found", found, held, where)
     trial.score(ledger, SEARCHED, trial.searched(wide), held, where)
+    for sigma in WIDER:
+        trial.score(ledger, f"{SEARCHED}, both by {sigma:g} mm", trial.searched(wide, sigma), held,
+                    where, sigma)  # fmt: skip
