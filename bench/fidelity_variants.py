@@ -164,8 +164,8 @@ def run(ledger: Ledger) -> None:
         trial.score(ledger, what, found, voxels, where, sigma)
     trial.score(ledger, SEARCHED, trial.searched(wide), voxels, where)
     for sigma in WIDER:
-        trial.score(ledger, f"{SEARCHED}, both by {sigma:g} mm", trial.searched(wide, sigma), voxels,
-                    where, sigma)  # fmt: skip
+        what = f"{SEARCHED}, both by {sigma:g} mm"
+        trial.score(ledger, what, trial.searched(wide, sigma), voxels, where, sigma)
     held, wide = between(trial.space, HELD_OUT), between(trial.space, HELD_OUT, margin=4)
     where = "held out"
     ledger.add(PART, "share apart", float(trial.apart[held].mean()), where)
@@ -174,5 +174,5 @@ def run(ledger: Ledger) -> None:
     trial.score(ledger, "SDM-PSI's search, tau2 of the mean as found", found, held, where)
     trial.score(ledger, SEARCHED, trial.searched(wide), held, where)
     for sigma in WIDER:
-        trial.score(ledger, f"{SEARCHED}, both by {sigma:g} mm", trial.searched(wide, sigma), held,
-                    where, sigma)  # fmt: skip
+        what = f"{SEARCHED}, both by {sigma:g} mm"
+        trial.score(ledger, what, trial.searched(wide, sigma), held, where, sigma)
