@@ -20,6 +20,8 @@ from gpu_sdm.analysis import Analysis, limited_threads, silent
 from gpu_sdm.data import Pooled
 from gpu_sdm.problem import build_problem
 from gpu_sdm.spaces import Space
+from gpu_sdm.stages.effects import effect_to_bound
+from gpu_sdm.stages.template_learn import LEAST_KERNEL
 
 EVERYWHERE = "whole mask"
 CLUSTERS = "significant clusters"
@@ -84,6 +86,29 @@ def record(
                        bar=bars.get(what), beside=theirs)  # fmt: skip
 
 
+def record_alone(
+    ledger: Ledger,
+    part: str,
+    analysis: Analysis,
+    ours: Mapping[str, np.ndarray],
+    theirs: Mapping[str, np.ndarray],
+) -> None:
+    """Enter means over the voxels that no study's peaks reach: there imputation stands alone.
+
+    All bounds are [-b, b] there, the mean is 0 and so is tau2: what the maps hold comes from the
+    spread of the imputed effects.
+    """
+    b = effect_to_bound(analysis.design.dataset.studies)
+    width = np.min((analysis.bounds.upper - analysis.bounds.lower) / (2 * b[:, None]), axis=0)
+    alone = width > 1 - LEAST_KERNEL
+    for name in ("var", "q", "tau2"):
+        ledger.add(part, f"{name}, mean", float(ours[name][alone].mean()), "no study in reach",
+                   float(theirs[name][alone].mean()))  # fmt: skip
+    ledger.add(part, "sd of g", float(ours["g"][alone].std()), "no study in reach",
+               float(theirs["g"][alone].std()))  # fmt: skip
+    ledger.add(part, "voxels", float(alone.sum()), "no study in reach")
+
+
 def run_start(ledger: Ledger, start: str, imputations: int) -> None:
     """Score the maps of one start."""
     part = f"from-{start}"
@@ -105,6 +130,8 @@ def run_start(ledger: Ledger, start: str, imputations: int) -> None:
         OPTIMUM[start]: score_maps(optimum, theirs, regions),
     }
     record(ledger, part, score_maps(ours, theirs, regions), start, beside)
+    if start == "bounds":
+        record_alone(ledger, part, analysis, ours, theirs)
     fewer = enge(start, **given, discards=2)
     two = mean_model(fewer).g
     for region in (EVERYWHERE, "apart 0.02"):

@@ -110,7 +110,11 @@ def scored_maps(part: str) -> Callable[[Content], str]:
                 for (name, region), cell in cells.items()
             ),
         )
-        others = [f"{row['what']}, {row['where']}: {number(row['ours'])}." for row in rest]
+        others = [
+            f"{row['what']}, {row['where']}: {number(row['ours'])}"
+            + ("." if row["theirs"] is None else f" (theirs {number(row['theirs'])}).")
+            for row in rest
+        ]
         return "\n\n".join([regions, maps, "\n".join(others)])
 
     return section

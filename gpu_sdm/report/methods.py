@@ -76,6 +76,10 @@ def _effects(facts: Facts, cite: Citations) -> Iterator[Any]:
         detail = f", anisotropy {s.anisotropy:g}" if 0 < s.anisotropy < 1 else ""
         yield f"{kind} kernel (full width at half maximum {s.fwhm:g} mm{detail})"
         yield cite("essdm", "anisotropic")
+        if s.anisotropy > 0 and s.template is not None:
+            yield f" over a correlation template of our own ({s.template.name})"
+        elif s.anisotropy > 0:
+            yield " over the program's own model of the correlations of grey matter"
         yield ". "
     else:
         yield ". "
