@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
+import time
 
 import nibabel as nib
 import numpy as np
@@ -121,6 +123,40 @@ def test_ctrl_c_writes_nothing(few_sweeps, project, tmp_path, monkeypatch):
     assert len(swept) == 2
     assert "interrupted; nothing was written" in done.stderr
     assert not (tmp_path / "t.nii.gz").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
+def test_a_kill_loses_five_sweeps_at_most(project, tmp_path):
+    """SIGKILL once the first sweeps are kept; the same command then gives the same bytes."""
+
+    def command(out, kept):
+        words = ["template", "learn", str(project), "--out", str(out), "--folds", "0"]
+        return subprocess.Popen(
+            [sys.executable, "-m", "gpu_sdm.cli", *words],
+            env=os.environ | {"GPU_SDM_CACHE": str(kept)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    whole, again = tmp_path / "whole.nii.gz", tmp_path / "again.nii.gz"
+    done = command(whole, tmp_path / "cache 1")
+    assert (done.wait(timeout=120), whole.exists()) == (0, True)
+    kept = tmp_path / "cache 2"
+    killed = command(again, kept)
+    limit = time.monotonic() + 60
+    while not list(kept.glob("learned/*.npz")) and time.monotonic() < limit:
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait(timeout=30) == -signal.SIGKILL
+    assert not again.exists()
+    with np.load(next(iter(kept.glob("learned/*.npz")))) as stored:
+        assert 5 <= int(stored["sweeps"]) < 20
+    done = command(again, kept)
+    assert done.wait(timeout=120) == 0
+    assert again.read_bytes() == whole.read_bytes()
+    left = {p.name for p in tmp_path.iterdir()}
+    assert left == {"some", "cache 1", "cache 2", "whole.nii.gz", "whole.json", "again.nii.gz",
+                    "again.json"}  # fmt: skip
 
 
 def test_what_cannot_be_used_is_said_in_one_sentence(few_sweeps, project, truth, tmp_path):
