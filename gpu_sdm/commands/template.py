@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +15,9 @@ from gpu_sdm.commands import _options as opt
 app = typer.Typer(
     help="Correlation templates: build one from subjects' maps, learn SDM-PSI's, show one."
 )
+
+if TYPE_CHECKING:
+    from gpu_sdm.template_build import Built
 
 PEAK = "-46,16,-10"
 
@@ -49,31 +53,20 @@ def build(
     as_json: opt.Json = False,
 ) -> None:
     """Correlate adjacent voxels over subjects; write what `permute --template` reads."""
-    from gpu_sdm import template_build, terminal
+    from gpu_sdm import template_build
 
     template_build.check_out(out, force)
-    with terminal.StageProgress() as progress, terminal.StopAfterStep(progress) as step:
-        try:
-            built = template_build.build_template(
-                images,
-                voxel_size,
-                mask=mask,
-                min_subjects=min_subjects,
-                without=out,
-                progress=step,
-                say=lambda sentence: terminal.say(f"warning: {sentence}"),
-            )
-        except KeyboardInterrupt:
-            progress.stop()
-            terminal.say("interrupted; nothing was written.")
-            raise
-        progress.stop()
-        terminal.show_pairs(
-            f"template of {built.report['subjects']} subjects", _facts(built.report), stderr=True
+    with _stoppable("interrupted; nothing was written.") as step:
+        built = template_build.build_template(
+            images,
+            voxel_size,
+            mask=mask,
+            min_subjects=min_subjects,
+            without=out,
+            progress=step,
+            say=_warn,
         )
-        _show_directions(built.report["directions"])
-        template_build.write_template(built, out)
-    shared.finish(out, as_json, built.report)
+    _finish(built, out, f"template of {built.report['subjects']} subjects", _facts, as_json)
 
 
 @app.command()
@@ -105,31 +98,16 @@ def learn(
     as_json: opt.Json = False,
 ) -> None:
     """Learn SDM-PSI's own template from the bound maps of analyses that it made."""
-    from gpu_sdm import template_build, template_learn, terminal
+    from gpu_sdm import template_build, template_learn
 
     template_build.check_out(out, force)
-    with terminal.StageProgress() as progress, terminal.StopAfterStep(progress) as step:
-        try:
-            built = template_learn.learn_template(
-                projects,
-                bounds or (),
-                folds=folds,
-                threads=threads,
-                progress=step,
-                say=lambda sentence: terminal.say(f"warning: {sentence}"),
-            )
-        except KeyboardInterrupt:
-            progress.stop()
-            terminal.say("interrupted; nothing was written, the same command goes on from here.")
-            raise
-    terminal.show_pairs(
-        f"template learned from {len(built.report['studies'])} studies",
-        _learned(built.report),
-        stderr=True,
-    )
-    _show_directions(built.report["directions"])
-    template_build.write_template(built, out)
-    shared.finish(out, as_json, built.report)
+    sentence = "interrupted; nothing was written, the same command goes on from here."
+    with _stoppable(sentence) as step:
+        built = template_learn.learn_template(
+            projects, bounds or (), folds=folds, threads=threads, progress=step, say=_warn
+        )
+    title = f"template learned from {len(built.report['studies'])} studies"
+    _finish(built, out, title, _learned, as_json)
 
 
 @app.command()
@@ -177,6 +155,42 @@ def show(
         _show_directions(rows)
     if out is not None:
         print(out)  # noqa: T201 -- the contract
+
+
+@contextmanager
+def _stoppable(sentence: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Show progress; stop after a step where Ctrl-C asks for it, and say what that means."""
+    from gpu_sdm import terminal
+
+    with terminal.StageProgress() as progress, terminal.StopAfterStep(progress) as step:
+        try:
+            yield step
+        except KeyboardInterrupt:
+            progress.stop()
+            terminal.say(sentence)
+            raise
+
+
+def _warn(sentence: str) -> None:
+    from gpu_sdm import terminal
+
+    terminal.say(f"warning: {sentence}")
+
+
+def _finish(
+    built: Built,
+    out: Path,
+    title: str,
+    facts: Callable[[dict[str, Any]], dict[str, str]],
+    as_json: bool,
+) -> None:
+    """Show what was made, write it, and end stdout as every command does."""
+    from gpu_sdm import template_build, terminal
+
+    terminal.show_pairs(title, facts(built.report), stderr=True)
+    _show_directions(built.report["directions"])
+    template_build.write_template(built, out)
+    shared.finish(out, as_json, built.report)
 
 
 def _domain(facts: dict[str, Any], own_mask: bool) -> dict[str, str]:
