@@ -27,7 +27,7 @@ from gpu_sdm.stages.template_learn import (
 )
 from gpu_sdm.template_build import Built
 from gpu_sdm.template_kernels import read_kernels
-from gpu_sdm.templates import Template, correlations, default_template, from_correlations
+from gpu_sdm.templates import Template, default_template, from_correlations
 
 # With fewer than these it learns little beyond where they have peaks (docs/templates.md).
 FEW_STUDIES = 25
@@ -90,6 +90,12 @@ def learn_template(
         studies += read_kernels(project, bounds[number] if bounds else None)
     if folds:
         Interval(2, len(studies), integer=True).check("folds", folds)
+    twice = [name for name, n in Counter(study.name for study in studies).items() if n > 1]
+    if twice:
+        raise InputError(f"{twice[0]} is in two of the projects; leave one out, or rename it.")
+    sizes = sorted({study.space.voxel_size for study in studies})
+    if len(sizes) > 1:
+        raise InputError(f"the bound maps have voxels of {sizes} mm; give maps of one grid.")
     warnings = []
     if len(studies) < FEW_STUDIES:
         warnings.append(
@@ -98,23 +104,15 @@ def learn_template(
         )
         if say is not None:
             say(warnings[0])
-    twice = [name for name, n in Counter(study.name for study in studies).items() if n > 1]
-    if twice:
-        raise InputError(f"{twice[0]} is in two of the projects; leave one out, or rename it.")
-    sizes = sorted({study.space.voxel_size for study in studies})
-    if len(sizes) > 1:
-        raise InputError(f"the bound maps have voxels of {sizes} mm; give maps of one grid.")
     mask = np.logical_or.reduce([study.space.mask for study in studies])
     start = widened(default_template(sizes[0]), mask)
     threads = threads or available_cores()
     held_out = None
     if folds:
         parts = learn_parts(start, studies, folds, threads=threads, progress=progress)
-        held_out = _held_out(start, studies, parts)
+        held_out = _held_out(studies, parts)
     learned = learn_from(start, studies, threads=threads, progress=progress)
-    # As a reader of the file will have it.
-    r = np.stack([correlations(c).reshape(start.shape, order="F") for c in learned.costs.T], -1)
-    template = from_correlations(r, sizes[0])
+    template = from_correlations(learned.r(), sizes[0])  # as a reader of the file will have it
     reach = [study.space.embed(study.kernel > LEAST_KERNEL)[mask] > 0 for study in studies]
     reached = np.sum(reach, axis=0)
     report: dict[str, Any] = {
@@ -173,14 +171,12 @@ def learn_parts(
 
 
 def _held_out(
-    start: Template,
-    studies: Sequence[SummedKernel],
-    parts: Iterator[tuple[np.ndarray, Template]],
+    studies: Sequence[SummedKernel], parts: Iterator[tuple[np.ndarray, Template]]
 ) -> dict[str, Any]:
     """Score the studies of each part under the template learned from the others."""
     scores = [score_kernels(learned, [studies[k] for k in part]) for part, learned in parts]
     means = dict(zip(KernelScore._fields, np.mean(scores, axis=0).tolist(), strict=True))
-    return {"folds": len(scores), **means, "built_in": score_kernels(start, studies)._asdict()}
+    return {"folds": len(scores), **means}
 
 
 def learn_from(

@@ -76,6 +76,12 @@ class Template:
         domain.flags.writeable = False
         return domain
 
+    def r(self) -> np.ndarray:
+        """(X, Y, Z, 13) float32 correlation with the neighbour at `OFFSETS`; 0 off the domain."""
+        return np.stack(
+            [correlations(c).reshape(self.shape, order="F") for c in self.costs.T], axis=-1
+        )
+
     @cached_property
     def r_face(self) -> np.ndarray:
         """(X*Y*Z, 3) float32 correlation with the -x, -y and -z neighbour; 0 off the domain."""

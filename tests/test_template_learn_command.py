@@ -54,7 +54,7 @@ def test_the_command_writes_a_template_that_permute_reads(few_sweeps, project, t
     assert done.stdout.splitlines()[-1] == str(out)
     said = " ".join(done.stderr.replace("│", "").split())
     assert "warning: 9 studies are few" in said
-    for word in ("template learned from 9 studies", "held out", "studies not learned from"):
+    for word in ("template of 9 studies", "held out", "studies not learned from"):
         assert word in said
     report = json.loads((tmp_path / "learned.json").read_text())
     assert report["studies"] == [f"some{k}" for k in range(6)] + [f"more{k}" for k in range(3)]

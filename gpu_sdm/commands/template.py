@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +16,7 @@ app = typer.Typer(
 )
 
 if TYPE_CHECKING:
-    from gpu_sdm.template_build import Built
+    from gpu_sdm.template_build import Built, Progress
 
 PEAK = "-46,16,-10"
 
@@ -56,8 +55,9 @@ def build(
     from gpu_sdm import template_build
 
     template_build.check_out(out, force)
-    with _stoppable("interrupted; nothing was written.") as step:
-        built = template_build.build_template(
+
+    def make(step: Progress) -> Built:
+        return template_build.build_template(
             images,
             voxel_size,
             mask=mask,
@@ -66,7 +66,9 @@ def build(
             progress=step,
             say=_warn,
         )
-    _finish(built, out, f"template of {built.report['subjects']} subjects", _facts, as_json)
+
+    built = _make(make, out, "interrupted; nothing was written.", "subjects", _facts)
+    shared.finish(out, as_json, built.report)
 
 
 @app.command()
@@ -101,13 +103,15 @@ def learn(
     from gpu_sdm import template_build, template_learn
 
     template_build.check_out(out, force)
-    sentence = "interrupted; nothing was written, the same command goes on from here."
-    with _stoppable(sentence) as step:
-        built = template_learn.learn_template(
+
+    def make(step: Progress) -> Built:
+        return template_learn.learn_template(
             projects, bounds or (), folds=folds, threads=threads, progress=step, say=_warn
         )
-    title = f"template learned from {len(built.report['studies'])} studies"
-    _finish(built, out, title, _learned, as_json)
+
+    sentence = "interrupted; nothing was written, the same command goes on from here."
+    built = _make(make, out, sentence, "studies", _learned)
+    shared.finish(out, as_json, built.report)
 
 
 @app.command()
@@ -157,40 +161,36 @@ def show(
         print(out)  # noqa: T201 -- the contract
 
 
-@contextmanager
-def _stoppable(sentence: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Show progress; stop after a step where Ctrl-C asks for it, and say what that means."""
-    from gpu_sdm import terminal
-
-    with terminal.StageProgress() as progress, terminal.StopAfterStep(progress) as step:
-        try:
-            yield step
-        except KeyboardInterrupt:
-            progress.stop()
-            terminal.say(sentence)
-            raise
-
-
 def _warn(sentence: str) -> None:
     from gpu_sdm import terminal
 
     terminal.say(f"warning: {sentence}")
 
 
-def _finish(
-    built: Built,
+def _make(
+    make: Callable[[Progress], Built],
     out: Path,
-    title: str,
+    interrupted: str,
+    of: str,
     facts: Callable[[dict[str, Any]], dict[str, str]],
-    as_json: bool,
-) -> None:
-    """Show what was made, write it, and end stdout as every command does."""
+) -> Built:
+    """Make a template of subjects or studies, show and write it; Ctrl-C stops after a step."""
     from gpu_sdm import template_build, terminal
 
-    terminal.show_pairs(title, facts(built.report), stderr=True)
-    _show_directions(built.report["directions"])
-    template_build.write_template(built, out)
-    shared.finish(out, as_json, built.report)
+    with terminal.StageProgress() as progress, terminal.StopAfterStep(progress) as step:
+        try:
+            built = make(step)
+        except KeyboardInterrupt:
+            progress.stop()
+            terminal.say(interrupted)
+            raise
+        progress.stop()
+        n = built.report[of]
+        title = f"template of {n if isinstance(n, int) else len(n)} {of}"
+        terminal.show_pairs(title, facts(built.report), stderr=True)
+        _show_directions(built.report["directions"])
+        template_build.write_template(built, out)
+    return built
 
 
 def _domain(facts: dict[str, Any], own_mask: bool) -> dict[str, str]:

@@ -17,7 +17,6 @@ from gpu_sdm.io.tables import write_bytes
 from gpu_sdm.spaces import SHAPES, Space, grid_affine
 from gpu_sdm.templates import (
     Template,
-    correlations,
     default_mask,
     default_template,
     from_correlations,
@@ -188,10 +187,7 @@ def save_template(template: Template, path: Path | str) -> None:
     import nibabel
 
     path = Path(path)
-    r = np.stack(
-        [correlations(c).reshape(template.shape, order="F") for c in template.costs.T], axis=-1
-    )
-    image = nibabel.Nifti1Image(r, grid_affine(template.voxel_size))
+    image = nibabel.Nifti1Image(template.r(), grid_affine(template.voxel_size))
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = TEMPLATE_MARK.encode()
     content = image.to_bytes()

@@ -17,7 +17,16 @@ from gpu_sdm.ops.virtual_distance import COLLAPSE_MM, virtual_distance
 from gpu_sdm.spaces import Space
 from gpu_sdm.stages.bounds import REACH_PER_FWHM, bounds_of_peaks, peak_kernel
 from gpu_sdm.stages.peak_sums import PeakSums
-from gpu_sdm.templates import OFFSETS, R_MAX, R_MIN, REFERENCE_FWHM, Template, costs_of, index_steps
+from gpu_sdm.templates import (
+    MM_PER_UNIT,
+    OFFSETS,
+    R_MAX,
+    R_MIN,
+    REFERENCE_FWHM,
+    Template,
+    costs_of,
+    index_steps,
+)
 
 LIMIT_MM = REACH_PER_FWHM * REFERENCE_FWHM
 LEAST_KERNEL = 2.0**-9  # the kernel ends here
@@ -31,7 +40,6 @@ _ACROSS = 0.3  # share of it that all directions have in common
 _DAMPING = 0.05  # of the median evidence of a link: with less than this it hardly moves
 _FLAT = 0.02  # a voxel whose kernel hardly depends on its distances moves nothing
 _MOST = 0.3  # largest change of a logarithm in one sweep
-_MM_PER_UNIT_2 = REFERENCE_FWHM**2 / (4 * np.log(2))  # k = exp(-D^2 / this)
 _AT_PEAK = float(peak_kernel(np.array(COLLAPSE_MM), REFERENCE_FWHM))
 
 
@@ -135,7 +143,7 @@ def _wishes(
     total = np.zeros(len(ours))
     for p in paths:
         far = p.far[p.row]
-        slope = -2 / far**2 * (p.k - ours[p.at] + p.k * far**2 / _MM_PER_UNIT_2) / sums.w[p.at]
+        slope = -2 / far**2 * (p.k - ours[p.at] + p.k * far**2 / MM_PER_UNIT**2) / sums.w[p.at]
         slopes.append(slope)
         total[p.at] += np.abs(slope)
     links, wishes = [], []
