@@ -27,7 +27,7 @@ extern "C" __global__ void special_rate(float* __restrict__ out, float x, int n)
 #pragma unroll 4
   for (int i = 0; i < n; ++i) {
 #pragma unroll
-    for (int c = 0; c < CHAINS; ++c) a[c] = reciprocal_estimate(a[c]);
+    for (int c = 0; c < CHAINS; ++c) a[c] = reciprocal(a[c]);
   }
   float sum = 0.0f;
 #pragma unroll

@@ -32,7 +32,7 @@ from gpu_sdm.data import Peaks, Study
 from gpu_sdm.errors import BackendUnavailable
 from gpu_sdm.permute.device import DeviceEngine
 from gpu_sdm.permute.engine import permute, z_tile
-from gpu_sdm.permute.launch import KEPT_STUDIES
+from gpu_sdm.permute.launch import knobs
 from gpu_sdm.permute.plan import PermutationPlan
 from gpu_sdm.spaces import SHAPES, Space
 from gpu_sdm.stages.effects import study_terms
@@ -46,8 +46,8 @@ BARS = {(11, "voxel"): 6_000.0, (50, "voxel"): 1_500.0, (50, "tfce"): 500.0}
 LONGEST_S = 420.0  # of one run: a call takes ten minutes at most
 WARM_UP_S, TIMED_S, REPEATS = 2.0, 4.0, 5
 # Of a study's effect in one imputation: float32 instructions (an FMA is one) and special functions
-# in the PTX of permuted_z, where effects wait in registers and where they are computed twice.
-TERM = {True: (33, 3), False: (55, 5)}
+# in the PTX of permuted_z, where the effect waits in registers and where it is computed twice.
+KEPT_TERM, OTHER_TERM = np.array([18, 3]), np.array([28, 4])
 
 
 def brain(n_voxels: int) -> Space:
@@ -115,13 +115,15 @@ def rates(device: Device, work: Workload, top: dict[str, float], **times: Any) -
             "device_bytes": engine.launch.needed, "card_after": card(),
         }  # fmt: skip
         del engine
-    terms = sizes["studies"] * sizes["imputations"] * sizes["voxels"]
-    terms *= found["voxel"]["permutations_per_s"]
-    arithmetic, special = TERM[sizes["studies"] <= KEPT_STUDIES]
+    kept = knobs(sizes["studies"], True)["KEEP"]
+    arithmetic, special = (
+        (kept * KEPT_TERM + (sizes["studies"] - kept) * OTHER_TERM)
+        * sizes["imputations"] * sizes["voxels"] * found["voxel"]["permutations_per_s"]
+    ).tolist()  # fmt: skip
     if top:
         found["share_of_ceilings"] = {
-            "fma": arithmetic * terms / top["fma_per_s"],
-            "special": special * terms / top["special_per_s"],
+            "fma": arithmetic / top["fma_per_s"],
+            "special": special / top["special_per_s"],
         }
     return found
 

@@ -1,25 +1,32 @@
 // common.cuh — what every kernel shares. Included by the .cu files; does not compile alone.
 // defines: thread_id, thread_count     place in the grid, for grid-stride loops
-//          reciprocal, inverse_root    1/x and 1/sqrt(x) of normal positive floats, about 1 ulp
+//          reciprocal, inverse_root    1/x and 1/sqrt(x) as the hardware estimates them: within 1
+//                                      and 2 units of the last place; of 0 infinity, NaN stays
+//          four                        four neighbours of an array that begins on 16 bytes
+//          product                     of doubles, rounded by itself: no sum swallows it
 //          forget                      makes the compiler read or compute again what it would keep
 //                                      in registers because it does not change in a loop
 //          now                         a load that another thread of the block may have changed
 //          float_bits, float_of, double_bits, double_of, not_a_number
-// knob:    #define NEWTON 1            0 leaves the hardware's estimate unrefined (1 to 2 ulp)
 // The host build of the tests defines GPU_SDM_HOST and brings its own estimates and loads.
 
-#ifndef NEWTON
-#define NEWTON 1
-#endif
+struct Four {
+  float x[4];
+};
 
 #ifndef GPU_SDM_HOST
-__device__ __forceinline__ float reciprocal_estimate(float x) {
+__device__ __forceinline__ Four four(const float* p) {
+  const float4 a = __ldg((const float4*)p);
+  return Four{{a.x, a.y, a.z, a.w}};
+}
+
+__device__ __forceinline__ float reciprocal(float x) {
   float r;
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
   return r;
 }
 
-__device__ __forceinline__ float inverse_root_estimate(float x) {
+__device__ __forceinline__ float inverse_root(float x) {
   float r;
   asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
   return r;
@@ -35,6 +42,7 @@ __device__ __forceinline__ int forget(int n) {
   return n;
 }
 
+__device__ __forceinline__ double product(double x, double y) { return __dmul_rn(x, y); }
 __device__ __forceinline__ int now(const int* p) { return *(const volatile int*)p; }
 __device__ __forceinline__ unsigned float_bits(float x) { return __float_as_uint(x); }
 __device__ __forceinline__ float float_of(unsigned b) { return __uint_as_float(b); }
@@ -51,16 +59,5 @@ __device__ __forceinline__ long long thread_id() {
 }
 
 __device__ __forceinline__ long long thread_count() { return (long long)gridDim.x * blockDim.x; }
-
-// 0, infinity and NaN all give NaN: what cannot be right surfaces.
-__device__ __forceinline__ float reciprocal(float x) {
-  const float r = reciprocal_estimate(x);
-  return NEWTON ? fmaf(fmaf(-x, r, 1.0f), r, r) : r;
-}
-
-__device__ __forceinline__ float inverse_root(float x) {
-  const float r = inverse_root_estimate(x);
-  return NEWTON ? fmaf(fmaf(-x * r, r, 1.0f), 0.5f * r, r) : r;
-}
 
 __device__ __forceinline__ float not_a_number() { return float_of(0x7fc00000u); }

@@ -5,10 +5,11 @@
            permutation); grid-stride, any block; counts by integer atomics
    inputs  study    (N) i32 the study of each subject;  offset (K+1) i64 first subject of each
            n1, n2   (K) i32;  keys (K, 2) u32, of the stage "flip" or "label" as the study needs
-           inverse_j (K) f64
-   outputs weights  P * N f32, study after study, each (P, N_k): permuted mean = weights @ residuals
+           residual (K) f32, slope, offset (K) f64: of gpu_sdm/permute/scaled.py
+   outputs weights  P * N f32, study after study, each (P, N_k): residual times the permuted mean of
+                    the residuals is weights @ residuals
            count    (K, P) i32, cleared by the caller: sum of signs, or true patients labelled
-           share    (P, K) f32: f divided by J
+           share    (P, ROW) f32: slope f + offset, and 0 from K on
    edge    permutation 0 is the identity; equal tickets keep the order of the subjects         */
 
 #include "common.cuh"
@@ -24,8 +25,8 @@ __device__ __forceinline__ unsigned long long ticket_of(unsigned permutation, in
 extern "C" __global__ void permutation_weights(
     const int* __restrict__ study, const long long* __restrict__ offset,
     const int* __restrict__ n1, const int* __restrict__ n2, const unsigned* __restrict__ keys,
-    float* __restrict__ weights, int* __restrict__ count, long long start, long long n_permutations,
-    long long n_subjects) {
+    const float* __restrict__ residual, float* __restrict__ weights, int* __restrict__ count,
+    long long start, long long n_permutations, long long n_subjects) {
   for (long long i = thread_id(); i < n_subjects * n_permutations; i += thread_count()) {
     const long long subject = i / n_permutations, p = i % n_permutations;
     const int k = study[subject], patients = n1[k], n = patients + n2[k];
@@ -51,19 +52,18 @@ extern "C" __global__ void permutation_weights(
       value = before < patients;
     }
     const float unit = (float)(1.0 / patients);
-    weights[offset[k] * n_permutations + p * n + mine] = (float)value * unit;
+    weights[offset[k] * n_permutations + p * n + mine] = (float)value * unit * residual[k];
     if (mine < patients) atomicAdd(count + k * n_permutations + p, value);
   }
 }
 
-extern "C" __global__ void permutation_share(const int* __restrict__ count,
-                                             const int* __restrict__ n1,
-                                             const double* __restrict__ inverse_j,
-                                             float* __restrict__ share, long long n_permutations,
-                                             long long n_studies) {
-  for (long long i = thread_id(); i < n_studies * n_permutations; i += thread_count()) {
+extern "C" __global__ void permutation_share(
+    const int* __restrict__ count, const int* __restrict__ n1, const double* __restrict__ slope,
+    const double* __restrict__ offset, float* __restrict__ share, long long n_permutations,
+    long long n_studies, long long row) {
+  for (long long i = thread_id(); i < row * n_permutations; i += thread_count()) {
     const long long k = i / n_permutations, p = i % n_permutations;
-    const float f = (float)((double)count[i] / n1[k]);
-    share[p * n_studies + k] = (float)(f * inverse_j[k]);
+    const float f = k < n_studies ? (float)((double)count[i] / n1[k]) : 0.0f;
+    share[p * row + k] = k < n_studies ? (float)(product((double)f, slope[k]) + offset[k]) : 0.0f;
   }
 }

@@ -1,29 +1,39 @@
-// permuted_effect.cuh — one study's effect and weight under a permutation, in closed form.
-// Twin: gpu_sdm/ops/permuted_effects.py. Needs common.cuh and the constant K.
-// defines: TABLE, COLUMNS, permuted_effect
+// permuted_effect.cuh — one study's effect and variance under a permutation, in closed form.
+// Twin: gpu_sdm/ops/permuted_effects.py. Needs common.cuh and the constants K and RESCALE.
+// defines: TABLE, permuted_effect
 //
-// TABLE (K, 7) f32, filled by gpu_sdm/permute/device.py::device_table. The small-sample correction
-// J is folded in, so that neither the effect g nor the difference needs a multiplication by it:
-//   diff = a m1 + b g,  sd^2 = 1 + alpha g^2 + m1 (beta m1 + gamma g),  m1 = E + f g,
-//   y = diff / sd,      1/w = c + v2 y^2.
-// f arrives divided by J.
+// Everything arrives in the study's own unit, 1 / sqrt(h) with h of gpu_sdm/permute/scaled.py, in
+// which neither the effect g nor the difference D needs a factor, whatever the design:
+//   D = E + f g,   sd^2 = 1 + g^2 - D^2,   u = D / sd,   y = s u,   var(y) = t u^2 + c.
+// TABLE (K, 3) f32 holds s, t, c. Without RESCALE the unit is 1 and sd is not estimated.
 
-#define COLUMNS 7  // a, b, alpha, beta, gamma, c, v2
+#ifndef RESCALE
+#define RESCALE 1
+#endif
 
 extern "C" {
-__constant__ float TABLE[K * COLUMNS];
+__constant__ float TABLE[3 * K];
 }
 
 // As SMALLEST_VARIANCE of the twin: rounding can push the variance of few subjects below 0.
 #define SMALLEST_VARIANCE 1e-6f
 
-__device__ __forceinline__ void permuted_effect(int k, float e, float f, float g, float shift,
-                                                float* y, float* w) {
-  const float* row = TABLE + k * COLUMNS;
-  const float m1 = fmaf(f, g, e);
-  const float diff = fmaf(row[0], m1, row[1] * g);
-  float variance = fmaf(m1, fmaf(row[3], m1, row[4] * g), fmaf(row[2] * g, g, 1.0f));
-  variance = variance < SMALLEST_VARIANCE ? SMALLEST_VARIANCE : variance;  // NaN stays
-  *y = fmaf(diff, inverse_root(variance), -shift);
-  *w = variance * reciprocal(fmaf(row[6] * diff, diff, row[5] * variance));
+// What an effect adds to the variance, the same for all permutations.
+__device__ __forceinline__ float spread_of(float g) { return RESCALE ? fmaf(g, g, 1.0f) : 0.0f; }
+
+// y less a shift, and its variance, of study k; spread = spread_of(g).
+__device__ __forceinline__ void permuted_effect(int k, float e, float f, float g, float spread,
+                                                float shift, float* y, float* variance) {
+  const float* row = TABLE + 3 * k;
+  const float difference = fmaf(f, g, e);
+#if RESCALE
+  float subjects = fmaf(-difference, difference, spread);
+  subjects = subjects < SMALLEST_VARIANCE ? SMALLEST_VARIANCE : subjects;  // NaN stays
+  const float u = difference * inverse_root(subjects);
+  *y = fmaf(row[0], u, -shift);
+#else
+  const float u = difference;
+  *y = u - shift;
+#endif
+  *variance = fmaf(row[1] * u, u, row[2]);
 }

@@ -12,6 +12,7 @@
            REML      1: REML, 0: DerSimonian-Laird
            REAL      float or double
            SUBJECTS  0: whole studies are exchanged, sums is not read
+           RESCALE   0: the subjects' standard deviation is 1 and not estimated again
            BLOCK     largest block it is launched with
    edge    a NaN in gives NaN out; tau2 below 0 is 0                                            */
 
@@ -41,6 +42,7 @@
 #define REML_STEPS 200
 #define REML_TOLERANCE ((REAL)1e-6)
 #define LANES 32
+#define ROW ((K + 3) / 4 * 4)  // of share
 
 extern "C" {
 __constant__ double DESIGN[K * Q];
@@ -191,6 +193,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
     const long long here = v - block_first;
     if (v >= last) continue;
     const long long p = i / LANES % n_permutations;
+    const float* g = effects + here / LANES * n_imputations * K * LANES + here % LANES;
     float y[K], w[K];
     Rubin rubin;
     for (long long m = 0; m < n_imputations; ++m) {
@@ -198,8 +201,11 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
       for (int k = 0; k < K; ++k) {
         const float e =
             SUBJECTS ? __ldg(sums + (k * n_permutations + p) * block_size + here) : 0.0f;
-        permuted_effect(k, e, __ldg(share + p * K + k),
-                        __ldg(effects + (m * K + k) * block_size + here), 0.0f, y + k, w + k);
+        const float effect = __ldg(g + (m * K + k) * LANES);
+        float variance;
+        permuted_effect(k, e, __ldg(share + p * ROW + k), effect, spread_of(effect), 0.0f, y + k,
+                        &variance);
+        w[k] = reciprocal(variance);
       }
       Fit fit;
       solve(y, w, estimate_tau2(y, w, &fit), &fit);

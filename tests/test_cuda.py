@@ -10,17 +10,19 @@ import os
 
 import numpy as np
 import pytest
-from test_device_engine import BOTH, plan_of, problem_of
+from test_device_engine import BOTH, N1, N2, plan_of, problem_of, terms_of
 
 from gpu_sdm.backend import Backend
 from gpu_sdm.backend.cuda import CudaDevice, probe
 from gpu_sdm.errors import BackendUnavailable
 from gpu_sdm.ops.max_tfce import MAX_TFCE
+from gpu_sdm.ops.permuted_effects import study_coefficients
 from gpu_sdm.ops.tfce import STEP_SUM
 from gpu_sdm.permute import launch
 from gpu_sdm.permute.device import DeviceEngine
 from gpu_sdm.permute.engine import TIE_TOLERANCE, permute
 from gpu_sdm.permute.plan import TILE
+from gpu_sdm.permute.scaled import Scaled
 from gpu_sdm.permute.weights import DeviceWeights, HostWeights
 from gpu_sdm.spaces import SHAPES, Space
 
@@ -68,9 +70,9 @@ def test_tiles_in_flight_change_no_bit(gpu: CudaDevice, rng: np.random.Generator
 
 
 def test_weights_are_those_of_the_plan(gpu: CudaDevice) -> None:
-    plan, inverse_j = plan_of(), np.linspace(1, 1.2, 5)
-    weights, share = DeviceWeights(plan, inverse_j, gpu).tile(TILE)
-    expected, expected_share = HostWeights(plan, inverse_j, gpu, True).tile(TILE)
+    plan, scaled = plan_of(), Scaled.of(study_coefficients(terms_of(N1, N2)))
+    weights, share = DeviceWeights(plan, scaled, gpu).tile(TILE)
+    expected, expected_share = HostWeights(plan, scaled, gpu, True).tile(TILE)
     np.testing.assert_array_equal(gpu.to_host(share), gpu.to_host(expected_share))
     assert weights is not None
     assert expected is not None

@@ -11,12 +11,15 @@ from host_build import HostDevice, needs_compiler
 from gpu_sdm.backend import Backend
 from gpu_sdm.data import StudyTerms
 from gpu_sdm.errors import NumericalError, OutOfMemory
+from gpu_sdm.ops.permuted_effects import permuted_effects, study_coefficients
 from gpu_sdm.ops.permuted_z import permuted_z
 from gpu_sdm.permute import launch
-from gpu_sdm.permute.device import DeviceEngine, device_table, general_table
+from gpu_sdm.permute.device import DeviceEngine, general_table
 from gpu_sdm.permute.engine import TIE_TOLERANCE, Problem, permute
 from gpu_sdm.permute.plan import TILE, ExplicitPlan, PermutationPlan
+from gpu_sdm.permute.scaled import Scaled
 from gpu_sdm.permute.scores import Scores
+from gpu_sdm.permute.voxel_blocks import arranged
 from gpu_sdm.permute.weights import DeviceWeights, HostWeights
 from gpu_sdm.spaces import SHAPES, Space
 from gpu_sdm.stages.subjects import SubjectBank
@@ -135,7 +138,9 @@ def test_any_split_gives_the_same_null(rng: np.random.Generator) -> None:
 def test_memory_that_runs_out_halves_the_permutations_in_flight(rng: np.random.Generator) -> None:
     problem, plan = problem_of(rng), plan_of()
     said: list[str] = []
-    engine = DeviceEngine(problem, plan, HostDevice(failures=4), BOTH, said.append)
+    device = HostDevice()
+    engine = DeviceEngine(problem, plan, device, BOTH, said.append)
+    device.failures = 4  # another program takes the memory
     assert engine.group == launch.MOST_TILES * TILE
     found = engine.maxima(0, 2)
     assert engine.launch.tiles == 1
@@ -151,7 +156,9 @@ def test_a_device_too_small_says_what_is_needed(rng: np.random.Generator) -> Non
     problem = problem_of(rng)
     with pytest.raises(OutOfMemory, match=r"need .* GB .* 4 imputations, 71 subjects"):
         DeviceEngine(problem, plan_of(), HostDevice(free=1000), BOTH)
-    engine = DeviceEngine(problem, plan_of(), HostDevice(failures=99), BOTH)
+    device = HostDevice()
+    engine = DeviceEngine(problem, plan_of(), device, BOTH)
+    device.failures = 99
     with pytest.raises(OutOfMemory, match="use fewer imputations, larger voxels"):
         engine.maxima(0)
 
@@ -176,14 +183,11 @@ def test_voxel_blocks_and_short_launches_change_no_bit(
 
 
 def test_weights_drawn_on_the_device_are_those_of_the_plan() -> None:
-    n1, n2 = (9, 12, 200, 7, 1, 130), (0, 10, 0, 8, 5, 71)
+    n1, n2 = (9, 12, 200, 7, 2, 130), (0, 10, 0, 8, 5, 71)
     plan = PermutationPlan(7, ("a", "b", "c", "d", "e", "f"), n1, n2)
-    inverse_j = np.linspace(1, 1.3, 6)
+    scaled = Scaled.of(study_coefficients(terms_of(n1, n2)))
     device = HostDevice()
-    drawn, brought = (
-        DeviceWeights(plan, inverse_j, device),
-        HostWeights(plan, inverse_j, device, True),
-    )
+    drawn, brought = DeviceWeights(plan, scaled, device), HostWeights(plan, scaled, device, True)
     for start in (0, 5 * TILE, 2**31 - TILE):
         weights, share = drawn.tile(start)
         expected_weights, expected_share = brought.tile(start)
@@ -236,15 +240,39 @@ def test_the_general_table_keeps_the_tested_combination() -> None:
     np.testing.assert_allclose(combination @ (basis.T @ y), h @ coefficients, rtol=1e-10)
 
 
-def test_the_table_folds_j_in() -> None:
-    inverse_j = 1 / 0.9
-    row = np.array([[inverse_j, 0.9, 1.5, -0.5, 0.2, -0.3, 0.4, 0.1, 0.05]])
-    a, b, alpha, beta, gamma, c, v2 = device_table(row)[0]
-    g, m1 = 0.7, 0.2
-    d = g * inverse_j
-    assert a * m1 + b * g == pytest.approx(0.9 * (1.5 * m1 - 0.5 * d))
-    assert alpha * g**2 + m1 * (beta * m1 + gamma * g) == pytest.approx(
-        0.2 * d**2 + m1 * (-0.3 * m1 + 0.4 * d)
-    )
-    assert c == pytest.approx(0.1)
-    assert v2 * (0.9 * 2.0) ** 2 == pytest.approx(0.05 * 2.0**2)
+@pytest.mark.parametrize("rescale_sd", [True, False])
+@pytest.mark.parametrize("whole_studies", [True, False])
+def test_the_studies_own_units_change_nothing(
+    rng: np.random.Generator, rescale_sd: bool, whole_studies: bool
+) -> None:
+    """The formula of kernels/permuted_effect.cuh, in float64, against the subjects' own."""
+    table = study_coefficients(terms_of(N1, N2), rescale_sd, whole_studies)
+    scaled = Scaled.of(table)
+    assert scaled.rescale == (rescale_sd and not whole_studies)
+    effects, sums = rng.standard_normal((2, 5, 40))
+    share = rng.uniform(-1, 1, 5)
+    expected = permuted_effects(None if whole_studies else sums, share, effects, table)
+    g = effects * scaled.effect[:, None]
+    difference = (share * scaled.slope + scaled.offset)[:, None] * g
+    if not whole_studies:
+        difference += sums * scaled.residual[:, None]
+    s, t, c = scaled.table.T[:, :, None]
+    variance = 1 + g**2 - difference**2 if scaled.rescale else np.ones_like(g)
+    u = difference / np.sqrt(np.maximum(variance, 1e-6))
+    np.testing.assert_allclose(s * u, expected[0], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(t * u**2 + c, expected[1], rtol=1e-9)
+
+
+@pytest.mark.parametrize("width", [1, 31, 32, 33, 100])
+def test_effects_are_arranged_as_their_twin_says(rng: np.random.Generator, width: int) -> None:
+    effects = rng.standard_normal((3, 5, width)).astype(np.float32)
+    scale = rng.uniform(0.5, 2, 5).astype(np.float32)
+    kernel = HostDevice().kernel("arrange_effects.cu", "arrange_effects")
+    expected = arranged(effects, scale)
+    assert expected.shape == (-(-width // 32), 3, 5, 32)
+    assert expected[0, 2, 4, 0] == effects[2, 4, 0] * scale[4]
+    for grid, block in ((1, 1), (3, 32), (2, 256)):
+        found = np.full_like(expected, np.nan)
+        for m, own in enumerate(effects):
+            kernel(grid, block, [own.copy(), scale, found, *map(np.int64, (m, 3, 5, width))])
+        np.testing.assert_array_equal(found, expected)

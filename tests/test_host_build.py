@@ -45,11 +45,34 @@ def test_reciprocals_are_within_their_bound() -> None:
     out = np.zeros((len(x), 2), np.float32)
     kernel(1, 1, [x, out, np.int64(len(x))])
     exact = np.stack([1 / x.astype(np.float64), 1 / np.sqrt(x.astype(np.float64))], axis=1)
-    assert (np.abs(out / exact - 1).max(axis=0) < 2.0**-23).all()
+    # The host build misses by as much as the hardware may, 1 and 2 units, beside the rounding.
+    worst = np.abs(out / exact - 1).max(axis=0) * 2.0**23
+    assert (worst < [1.5, 3]).all()
+    assert (worst > [0.9, 1.8]).all()
     bad = np.array([0, np.inf, np.nan], np.float32)
     out = np.zeros((3, 2), np.float32)
     kernel(1, 1, [bad, out, np.int64(3)])
-    assert np.isnan(out).all()
+    np.testing.assert_array_equal(out.T, [[np.inf, 0, np.nan]] * 2)
+
+
+def _four(start: int) -> None:
+    text = source("common.cuh") + (
+        'extern "C" __global__ void first(const float* x, float* out, int n)'
+        " { out[0] = four(x + n).x[3]; }\n"
+    )
+    kernel = object.__new__(HostKernel)
+    kernel.library, kernel.entry = build(text), "first"
+    out = np.zeros(1, np.float32)
+    kernel(1, 1, [np.arange(8, dtype=np.float32), out, np.int32(start)])
+    assert out[0] == start + 3
+
+
+def test_a_read_of_four_that_no_card_can_do_is_fatal() -> None:
+    _four(4)
+    child = multiprocessing.get_context("spawn").Process(target=_four, args=(3,))
+    child.start()
+    child.join(60)
+    assert child.exitcode not in (0, None)
 
 
 def test_a_barrier_not_all_threads_reach_is_fatal() -> None:
@@ -75,6 +98,7 @@ def test_every_kernel_is_tested_here() -> None:
         "permuted_z", "permuted_z_general", "max_statistic", "max_tfce", "max_cluster", "tfce_map",
         "exceedances", "permutation_weights", "permutation_share",
         "fit_bounds_start", "fit_bounds_drop", "fit_tau2_grid", "fit_tau2_valleys",
+        "arrange_effects",
     }  # fmt: skip
     assert {e for p in KERNELS.glob("*.cu") for e in entries(source(p.name))} == known
 

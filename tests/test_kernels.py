@@ -14,7 +14,9 @@ from gpu_sdm.data import StudyTerms
 from gpu_sdm.ops.permuted_effects import study_coefficients
 from gpu_sdm.ops.permuted_z import permuted_z
 from gpu_sdm.permute import launch
-from gpu_sdm.permute.device import device_table, general_table
+from gpu_sdm.permute.device import general_table
+from gpu_sdm.permute.scaled import Scaled
+from gpu_sdm.permute.voxel_blocks import arranged
 
 pytestmark = needs_compiler
 
@@ -57,27 +59,32 @@ def run_z(
     grid: int = 3,
     **knobs: int | str,
 ) -> np.ndarray:
-    coefficients = study_coefficients(terms, rescale_sd, sums is None)
+    scaled = Scaled.of(study_coefficients(terms, rescale_sd, sums is None))
     (m, k, v), p = effects.shape, share.shape[1]
-    general = design is not None
+    general, subjects = design is not None, sums is not None
+    knobs = {"BLOCK": max(block, launch.BLOCK)} | knobs
     if general:
-        chosen = launch.general_knobs(k, design.shape[1], tau2 == "reml", sums is not None)
+        chosen = launch.general_knobs(k, design.shape[1], tau2 == "reml", subjects, scaled.rescale)
         kernel = HostKernel("permuted_z_general.cu", "permuted_z_general", **(chosen | knobs))
         basis, combination = general_table(design, contrast)
         kernel.constant("DESIGN", basis)
         kernel.constant("CONTRAST", combination)
     else:
-        chosen = launch.knobs(k, sums is not None)
+        chosen = launch.knobs(k, subjects, scaled.rescale)
         kernel = HostKernel("permuted_z.cu", "permuted_z", **(chosen | knobs))
-    kernel.constant("TABLE", device_table(coefficients))
-    f = np.ascontiguousarray(share.T * coefficients[:, 0], np.float32)
+    kernel.constant("TABLE", scaled.table.astype(np.float32))
+    f = scaled.share(share.T)
+    means = f
+    if sums is not None:
+        means = np.ascontiguousarray(sums * scaled.residual[:, None, None], np.float32)
+    placed = arranged(effects, scaled.effect)
     z = np.full((p, v), -77, np.float32)
-    middle = v // 3  # in two launches, the cut anywhere
+    middle = v // 3 // launch.LANES * launch.LANES  # in two launches, the cut between groups
     for first, last in ((0, middle), (middle, v)):
         numbers = [m, p, v, 0, v, first, last] + ([] if general else [k])
         kernel(
             grid, block,
-            [f if sums is None else sums, f, effects, z, *map(np.int64, numbers)],
+            [means, f, placed, z, *map(np.int64, numbers)],
         )  # fmt: skip
     return z
 
@@ -104,7 +111,15 @@ def test_permuted_z_is_the_twin(rng: np.random.Generator, k: int, m: int, p: int
 
 @pytest.mark.parametrize(
     "knobs",
-    [{"R": 1}, {"R": 4}, {"R": 3, "HOLD_SUMS": 0}, {"KEEP": 0, "HOLD_SUMS": 0}, {"NEWTON": 0}],
+    [
+        {"R": 1},
+        {"R": 4, "SUMS": 1},
+        {"R": 3, "SUMS": 0},
+        {"KEEP": 0, "SUMS": 0},
+        {"KEEP": 8},
+        {"KEEP": 8, "SUMS": 1},
+        {"KEEP": 0, "R": 1, "SUMS": 1},
+    ],
     ids=str,
 )
 def test_knobs_change_speed_alone(rng: np.random.Generator, knobs: dict[str, int]) -> None:

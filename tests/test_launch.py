@@ -38,12 +38,13 @@ def test_memory_decides_what_is_in_flight_and_no_bit() -> None:
 
 def test_the_count_of_bytes_is_what_the_arrays_take() -> None:
     sizes = Sizes(3, 4, 100, 20)
-    assert sizes.input_bytes(1) == 4 * (4 * 3 * 100 + 20 * 100 + 6 * 100)
+    whole = 4 * 3 * 128 + 3 * 100  # effects in groups of 32 voxels; one imputation on its way there
+    assert sizes.input_bytes(1) == 4 * (whole + 20 * 100 + 6 * 100)
     assert sizes.input_bytes(0) == sizes.input_bytes(1)  # the only block is there in passing
     assert sizes.slab_bytes() == 4 * (4 * 3 + 20) * 100
     scratch = 2 * launch.scratch_words(100)
     assert sizes.working_bytes(2, 2) == 4 * (
-        3 * TILE * 100 + 2 * TILE * 100 + 2 * TILE * (20 + 6) + scratch
+        3 * TILE * 100 + 2 * TILE * 100 + 2 * TILE * (20 + 3 + 4) + scratch
     )
 
 
@@ -156,11 +157,12 @@ def test_launches_cover_every_voxel_once_and_stay_short(sizes: Sizes, cost: int)
 def test_offsets_of_32_bits_hold(n_studies: int, n_voxels: int) -> None:
     width = launch.voxel_block(Sizes(n_studies, 50, n_voxels, 100))
     assert 1 <= width <= n_voxels
-    assert TILE * width < 2**31  # the step from study to study that permuted_z keeps in an int
-    together = launch.knobs(n_studies, True)["R"]
+    assert TILE * width < 2**31
+    chosen = launch.knobs(n_studies, True)
+    together = chosen["R"]
     items = launch.permuted_z_items(n_voxels, TILE, together)
     assert items * together >= n_voxels * TILE  # beyond 2^31: counted in 64 bits
-    assert launch.grid(items, launch.BLOCK, 132) <= 32 * 132
+    assert launch.grid(items, chosen["BLOCK"], 132) <= 32 * 132
 
 
 def test_grid_is_never_empty_and_never_more_than_the_work() -> None:
@@ -172,9 +174,16 @@ def test_grid_is_never_empty_and_never_more_than_the_work() -> None:
 def test_registers_bound_what_a_thread_keeps() -> None:
     for k in range(2, 1_000):
         chosen = launch.knobs(k, True)
-        held = 2 * k * chosen["R"] * chosen["KEEP"] + k * chosen["R"] * chosen["HOLD_SUMS"]
-        assert held <= 140
+        means = k * chosen["R"]
+        held = 2 * chosen["KEEP"] * chosen["R"] + means * (chosen["SUMS"] == 2)
+        threads = chosen["BLOCK"] * chosen["BLOCKS"]
+        assert held <= min(255, 65536 // threads) - 36
+        assert chosen["KEEP"] == k or chosen["KEEP"] % 8 == 0
         assert TILE % chosen["R"] == 0
+        assert chosen["BLOCK"] % launch.LANES == 0
+        shared = 4 * means * chosen["BLOCK"] * (chosen["SUMS"] == 1)
+        assert shared <= 48 << 10
+        assert shared * chosen["BLOCKS"] <= 200 << 10  # of a multiprocessor of an H200: 227
 
 
 def test_scratch_of_every_block_starts_on_8_bytes() -> None:

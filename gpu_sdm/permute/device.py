@@ -13,21 +13,12 @@ from gpu_sdm.ops.permuted_effects import study_coefficients
 from gpu_sdm.permute import launch
 from gpu_sdm.permute.device_maxima import DeviceMaxima
 from gpu_sdm.permute.plan import TILE, PermutationPlan, Plan
+from gpu_sdm.permute.scaled import Scaled
 from gpu_sdm.permute.voxel_blocks import VoxelBlocks
 from gpu_sdm.permute.weights import DeviceWeights, HostWeights
 
 if TYPE_CHECKING:
     from gpu_sdm.permute.engine import Problem
-
-
-def device_table(coefficients: np.ndarray) -> np.ndarray:
-    """Coefficients of the kernels from those of `study_coefficients`: (K, 7) float32.
-
-    J is folded in (kernels/permuted_effect.cuh): a, b, alpha, beta, gamma, c, v2.
-    """
-    inverse_j, j, a, b, alpha, beta, gamma, c, v2_j2 = coefficients.T
-    columns = (j * a, b, alpha * inverse_j**2, beta, gamma * inverse_j, c, v2_j2 * inverse_j**2)
-    return np.stack(columns, axis=1).astype(np.float32)
 
 
 def general_table(design: np.ndarray, contrast: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -81,40 +72,38 @@ class DeviceEngine:
         self.launch = launch.plan_launches(
             self.sizes, device.free_bytes(), device.processors, set(statistics) != {"voxel"}
         )
-        coefficients = study_coefficients(problem.terms, problem.rescale_sd, bank is None)
-        self._prepare_kernels(coefficients)
+        self._scaled: Scaled | None = None
+        if problem.scores is None:
+            table = study_coefficients(problem.terms, problem.rescale_sd, bank is None)
+            self._scaled = Scaled.of(table)
+        self._prepare_kernels()
         random = isinstance(plan, PermutationPlan) and bank is not None
         self._weights: DeviceWeights | HostWeights = (
-            DeviceWeights(plan, coefficients[:, 0], device)  # type: ignore[arg-type]
+            DeviceWeights(plan, self._scaled, device)  # type: ignore[arg-type]
             if random
-            else HostWeights(plan, self._scale(coefficients), device, bank is not None)
+            else HostWeights(plan, self._scaled, device, bank is not None)
         )
         self._upload()
 
-    def _scale(self, coefficients: np.ndarray) -> np.ndarray:
-        """Factor (K,) of the shares: 1 / J, which the kernels want, or 1 where only signs flip."""
-        plain = self.problem.scores is not None
-        return np.ones(len(coefficients)) if plain else coefficients[:, 0]
-
-    def _prepare_kernels(self, coefficients: np.ndarray) -> None:
-        problem, device = self.problem, self.device
-        k = self.sizes.n_studies
+    def _prepare_kernels(self) -> None:
+        problem, device, scaled = self.problem, self.device, self._scaled
+        k, subjects = self.sizes.n_studies, self.problem.bank is not None
         self._knobs: dict[str, int | str] = {}
         self._constants: dict[str, Any] = {}
-        if problem.scores is not None:
+        if scaled is None:
             return
         x, h = problem.design, problem.contrast
         ones = x.shape[1] == 1 and bool((x == 1).all()) and h[0] == 1
         self._mean = ones and problem.tau2 == "dl"
-        self._constants = {"TABLE": device.asarray(device_table(coefficients))}
+        self._constants = {"TABLE": device.asarray(scaled.table.astype(np.float32))}
         if self._mean:
             self._cost = 1
-            self._knobs = dict(launch.knobs(k, problem.bank is not None))
+            self._knobs = dict(launch.knobs(k, subjects, scaled.rescale))
             file = "permuted_z"
         else:
             reml = problem.tau2 == "reml"
             self._cost = launch.general_cost(x.shape[1], reml)
-            self._knobs = launch.general_knobs(k, x.shape[1], reml, problem.bank is not None)
+            self._knobs = launch.general_knobs(k, x.shape[1], reml, subjects, scaled.rescale)
             file = "permuted_z_general"
             basis, combination = general_table(x, h)
             self._constants["DESIGN"] = device.asarray(basis)
@@ -124,7 +113,8 @@ class DeviceEngine:
     def _upload(self) -> None:
         """Copy what every permutation reads, or as much of it as there is room for."""
         problem, device = self.problem, self.device
-        self._blocks = VoxelBlocks(problem, device, self.launch.voxel_block)
+        scale = self._scaled.effect if self._scaled is not None else None
+        self._blocks = VoxelBlocks(problem, device, self.launch.voxel_block, scale)
         try:
             self._maxima = DeviceMaxima(problem, device, self.statistics)
         except device.memory_error as exc:
@@ -253,7 +243,7 @@ class DeviceEngine:
     ) -> None:
         """Fill one block of voxels of the maps z (TILE, V)."""
         device, sizes = self.device, self.sizes
-        together, width = int(self._knobs.get("R", 1)), voxels.stop - voxels.start
+        width = voxels.stop - voxels.start
         if self.problem.scores is not None:
             flipped = device.empty((TILE, width), np.float32)
             device.matmul(share, effects[0], flipped)
@@ -264,6 +254,7 @@ class DeviceEngine:
             sums = device.empty((sizes.n_studies, TILE, width), np.float32)
             for k, (w, r) in enumerate(zip(weights, residuals, strict=True)):
                 device.matmul(w, r, sums[k])
+        together, block = int(self._knobs.get("R", 1)), int(self._knobs["BLOCK"])
         for first, last in launch.voxel_launches(voxels.start, voxels.stop, sizes, self._cost):
             items = launch.permuted_z_items(last - first, TILE, together)
             numbers = [
@@ -273,7 +264,7 @@ class DeviceEngine:
                 numbers.append(sizes.n_studies)
             device.launch(
                 self._z_kernel,
-                launch.grid(items, launch.BLOCK, 8 * device.processors),
-                launch.BLOCK,
+                launch.grid(items, block, 8 * device.processors),
+                block,
                 [sums, share, effects, z, *map(np.int64, numbers)],
             )

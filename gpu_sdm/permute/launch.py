@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 
 from gpu_sdm.errors import OutOfMemory
 from gpu_sdm.permute.plan import TILE
+from gpu_sdm.permute.scaled import row_length
 
-LANES = 32  # voxels side by side in permuted_z
-BLOCK = 128  # threads of a permuted_z block
+LANES = 32  # voxels side by side in permuted_z: a group of arrange_effects
+BLOCK = 128  # threads of a block, but for what says otherwise
 MAP_BLOCK = 512  # threads that share a map in max_statistic and max_tfce
-KEPT_STUDIES = 64  # up to here effects and weights wait in registers
+KEPT_STUDIES = 64  # at most so many studies' effects and variances wait in registers
+SHARED_FLOATS = 12_288  # of a block: what every card has without being asked
 SLAB_BYTES = 1 << 30  # effects, residuals and residual sums of one voxel block
 LEAST_WIDTH = 8192  # voxels of a block: below, starting the products takes longer than they do
 MOST_TILES = 8  # permutations in flight: 8 tiles fill the largest card with TFCE blocks
@@ -70,17 +72,20 @@ class Sizes:
     def input_bytes(self, resident: int) -> int:
         """Bytes of effects, residuals and neighbours where so many voxel blocks stay.
 
-        Where not all of them do, one more is there in passing.
+        Where not all of them do, one more is there in passing; and one imputation of a block, on
+        its way to its place.
         """
         voxels = min((resident + 1) * voxel_block(self), self.n_voxels)
-        per_voxel = self.n_imputations * self.n_studies + self.n_subjects
-        return 4 * (per_voxel * voxels + self.n_neighbours * self.n_voxels)
+        effects = self.n_imputations * self.n_studies * (-(-voxels // LANES) * LANES)
+        passing = self.n_studies * voxel_block(self)
+        others = self.n_subjects * voxels + self.n_neighbours * self.n_voxels
+        return 4 * (effects + passing + others)
 
     def working_bytes(self, tiles: int, tfce_blocks: int) -> int:
         """Bytes of what a group of tiles needs besides."""
         sums = self.n_studies * TILE * voxel_block(self) if self.n_subjects else 0
         maps = tiles * TILE * self.n_voxels
-        weights = tiles * TILE * (self.n_subjects + 2 * self.n_studies)
+        weights = tiles * TILE * (self.n_subjects + self.n_studies + row_length(self.n_studies))
         return 4 * (sums + maps + weights + tfce_blocks * scratch_words(self.n_voxels))
 
 
@@ -106,28 +111,39 @@ def scratch_words(n_voxels: int) -> int:
     return 7 * n_voxels + n_voxels % 2
 
 
-def knobs(n_studies: int, subjects: bool) -> dict[str, int]:
+def knobs(n_studies: int, subjects: bool, rescale: bool = True) -> dict[str, int]:
     """Compile-time choices of permuted_z for a number of studies.
 
     Notes
     -----
-    A thread has 255 registers. Effects and weights of a permutation take 2 K of them; two
-    permutations share a thread while that leaves room, and residual means are held as long as
-    they cost no more than a loaded value does. tests/kernel_resources.json has the figures.
+    A thread has at most 255 registers, and fewer where more threads share a multiprocessor.
+    Effects and variances of a permutation take 2 K of them: two permutations share a thread, and
+    with it each effect, while that leaves 384 threads or more. Residual means wait in registers
+    where they are few, else in shared memory, for which blocks get smaller; with more than 384
+    studies they are read again for each imputation. tests/kernel_resources.json has the figures:
+    up to 64 studies nothing spills.
     """
-    keep = n_studies <= KEPT_STUDIES
-    together = 2 if n_studies <= 24 or not keep else 1
+    together = 2 if n_studies <= 22 else 1
+    kept = n_studies if n_studies <= 56 else min(n_studies // 8 * 8, KEPT_STUDIES)
+    means = n_studies * together
+    block = next((b for b in (128, 64, 32) if means * b <= SHARED_FLOATS), BLOCK)
+    in_registers = means <= 32
+    threads = 512 if n_studies <= (13, 30)[together == 1] else 384 if n_studies <= 50 else 256
     return {
         "K": n_studies,
         "R": together,
-        "KEEP": int(keep),
-        "HOLD_SUMS": int(n_studies * together <= 32),
+        "KEEP": kept,
+        "SUMS": 2 if in_registers else 1 if means * block <= SHARED_FLOATS else 0,
         "SUBJECTS": int(subjects),
-        "BLOCK": BLOCK,
+        "RESCALE": int(rescale and subjects),
+        "BLOCK": block,
+        "BLOCKS": threads // block,
     }
 
 
-def general_knobs(n_studies: int, n_terms: int, reml: bool, subjects: bool) -> dict[str, int | str]:
+def general_knobs(
+    n_studies: int, n_terms: int, reml: bool, subjects: bool, rescale: bool = True
+) -> dict[str, int | str]:
     """Compile-time choices of permuted_z_general."""
     return {
         "K": n_studies,
@@ -135,6 +151,7 @@ def general_knobs(n_studies: int, n_terms: int, reml: bool, subjects: bool) -> d
         "REML": int(reml),
         "REAL": "float",
         "SUBJECTS": int(subjects),
+        "RESCALE": int(rescale and subjects),
         "BLOCK": BLOCK,
     }
 

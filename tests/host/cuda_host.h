@@ -181,6 +181,17 @@ inline int now(const int* p) {
   return *(const volatile int*)p;
 }
 
+// As the device: a read of four floats that does not begin on 16 bytes is an error.
+#define four(p) host_four<Four>(p)
+template <class T>
+inline T host_four(const float* p) {
+  if ((size_t)p % 16) {
+    std::fprintf(stderr, "a read of 16 bytes does not begin on 16 bytes\n");
+    std::abort();
+  }
+  return T{{p[0], p[1], p[2], p[3]}};
+}
+inline double product(double x, double y) { return x * y; }
 inline const float* forget(const float* p) { return p; }
 inline float __ldg(const float* p) { return *p; }
 inline double __ldg(const double* p) { return *p; }
@@ -214,5 +225,5 @@ inline float host_miss(float exact, int ulps) {
   const unsigned b = float_bits(exact);
   return float_of(b & 4u ? b + ulps : b - ulps);
 }
-inline float reciprocal_estimate(float x) { return host_miss(1.0f / x, 1); }
-inline float inverse_root_estimate(float x) { return host_miss(1.0f / std::sqrt(x), 2); }
+inline float reciprocal(float x) { return host_miss(1.0f / x, 1); }
+inline float inverse_root(float x) { return host_miss(1.0f / std::sqrt(x), 2); }
