@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import platform
 import shutil
 import subprocess
@@ -23,8 +24,9 @@ def machine() -> dict[str, object]:
             if line.startswith("model name")
         ]
         model = names[0] if names else model
-    commit = ""
-    if shutil.which("git") is not None:  # a machine may have a copy of the tree alone
+    commit = os.environ.get("GPU_SDM_COMMIT", "")
+    # A machine may have a copy of the tree alone.
+    if not commit and shutil.which("git") is not None:
         commit = subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"],
             capture_output=True,
