@@ -111,9 +111,9 @@ def of_an_effect(listing: str, chosen: dict[str, int]) -> dict[str, float]:
     def count(first: int, last: int) -> Counter[str]:
         return Counter(names[first : last + 1])
 
-    # The loop over imputations: the smallest that holds three special functions of all kept effects
+    # The loop over imputations: the smallest that holds two special functions of all kept effects
     span = min(
-        (s for s in found if count(*s)["MUFU"] >= 3 * kept * together), key=lambda s: s[1] - s[0]
+        (s for s in found if count(*s)["MUFU"] >= 2 * kept * together), key=lambda s: s[1] - s[0]
     )
     total = count(*span)
     again = (studies - kept) // UNROLLED - 1

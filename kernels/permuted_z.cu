@@ -170,14 +170,21 @@ extern "C" __global__ void __launch_bounds__(BLOCK, RESIDENT)
         tau2[r] = s[r].tau2(K);
         total[r] = weighted[r] = 0.0f;
       }
+      // Two weights of one reciprocal, 1/a = b/(ab): special functions are what a card has least of.
 #pragma unroll
-      for (int k = 0; k < KEEP; ++k) {
+      for (int k = 0; k < KEEP; k += 2) {
         STUDIES_END(k)
 #pragma unroll
         for (int r = 0; r < R; ++r) {
-          const float weight = reciprocal(v[r][k] + tau2[r]);
+          const float a = v[r][k] + tau2[r], b = k + 1 < KEEP ? v[r][k + 1] + tau2[r] : 1.0f;
+          const float inverse = reciprocal(a * b), weight = inverse * b;
           total[r] += weight;
           weighted[r] = fmaf(weight, y[r][k], weighted[r]);
+          if (k + 1 < KEEP) {
+            const float other = inverse * a;
+            total[r] += other;
+            weighted[r] = fmaf(other, y[r][k + 1], weighted[r]);
+          }
         }
       }
 #pragma unroll 4

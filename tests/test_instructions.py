@@ -61,7 +61,7 @@ def test_the_table_of_the_page_is_that_of_the_newest_figures() -> None:
     instructions.find_disassembler() is None,
     reason="MACHINE CODE NOT COUNTED: nvdisasm is absent (pip install --no-deps triton)",
 )
-@pytest.mark.parametrize(("studies", "most"), [(11, 22.5), (50, 24.5), (135, 38)])
+@pytest.mark.parametrize(("studies", "most"), [(11, 23.5), (50, 25.5), (135, 38)])
 def test_permuted_z_stays_as_short_as_it_is(studies: int, most: float) -> None:
     chosen = knobs(studies, True)
     text = defines(dict(chosen)) + source("permuted_z.cu")
@@ -71,4 +71,4 @@ def test_permuted_z_stays_as_short_as_it_is(studies: int, most: float) -> None:
         instructions.disassemble(instructions.cubin(text, 90), tool), chosen
     )
     assert 15 < found["instructions"] < most
-    assert 3 <= found["special"] < 3.7
+    assert 2.5 <= found["special"] < 3.4
