@@ -183,7 +183,7 @@ def test_registers_bound_what_a_thread_keeps() -> None:
         assert chosen["BLOCK"] % launch.LANES == 0
         shared = 4 * means * chosen["BLOCK"] * (chosen["SUMS"] == 1)
         assert shared <= 48 << 10
-        assert shared * chosen["BLOCKS"] <= 200 << 10  # of a multiprocessor of an H200: 227
+        assert shared * chosen["BLOCKS"] <= 220 << 10  # of a multiprocessor of an H200: 227
 
 
 def test_scratch_of_every_block_starts_on_8_bytes() -> None:

@@ -119,14 +119,14 @@ def knobs(n_studies: int, subjects: bool, rescale: bool = True) -> dict[str, int
     A thread has at most 255 registers, and fewer where more threads share a multiprocessor.
     Effects and variances of a permutation take 2 K of them: two permutations share a thread, and
     with it each effect, while that leaves 384 threads or more. Residual means wait in registers
-    where they are few, else in shared memory, for which blocks get smaller; with more than 384
+    where they are few, else in shared memory, for which blocks get smaller; with more than 192
     studies they are read again for each imputation. tests/kernel_resources.json has the figures:
     up to 64 studies nothing spills.
     """
     together = 2 if n_studies <= 22 else 1
     kept = n_studies if n_studies <= 56 else min(n_studies // 8 * 8, KEPT_STUDIES)
     means = n_studies * together
-    block = next((b for b in (128, 64, 32) if means * b <= SHARED_FLOATS), BLOCK)
+    block = next((b for b in (128, 64) if means * b <= SHARED_FLOATS), BLOCK)
     in_registers = means <= 32
     threads = 512 if n_studies <= (13, 30)[together == 1] else 384 if n_studies <= 50 else 256
     return {
