@@ -122,9 +122,10 @@ def run_start(ledger: Ledger, start: str, imputations: int) -> None:
     ours = maps_of(mean_model(analysis))
     again = maps_of(mean_model(enge(start, **given, seed=1)))
     plain = replace(analysis.settings, search="optimum")
-    optimum = maps_of(
-        mean_model(replace(analysis, settings=plain))
-    )  # the bounds stay those of compat
+    if start == "bounds":
+        plain = replace(plain, compat=None)  # the default
+    # Whatever the settings, the bounds stay those of compat.
+    optimum = maps_of(mean_model(replace(analysis, settings=plain)))
     beside = {
         AGAIN: score_maps(again, ours, regions),
         OPTIMUM[start]: score_maps(optimum, theirs, regions),

@@ -17,6 +17,7 @@ from fidelity_data import enge, sdm_bounds, sdm_maps, sdm_maxima
 from fidelity_failures import minimiser_means, with_neighbours
 from fidelity_ledger import Ledger
 from fidelity_scores import agreement, dice
+from scipy.ndimage import gaussian_filter
 
 from gpu_sdm.data import Bounds, StudyTerms
 from gpu_sdm.ops._op import Op
@@ -26,16 +27,21 @@ from gpu_sdm.ops.impute import IMPUTE
 from gpu_sdm.ops.pool import POOL
 from gpu_sdm.rng import stream_key
 from gpu_sdm.spaces import Space
-from gpu_sdm.stages.estimate import smooth_in_mask
+from gpu_sdm.stages.smoothing import SMOOTHING_MM, smooth_in_mask, smooth_sdm
 
 PART = "variants"
 TRIED, HELD_OUT = (-12, 10), (16, 38)  # mm, slices
 DEFAULT = "default: optimum, 3 discards, 1 mm"
 SEARCHED = "SDM-PSI's search, tau2 of the mean smoothed"
+ZERO = "the same, 0 outside the mask"
+SHARES = "the same, by the shares of three voxels"
+IN_PLACE = "the same, in place along two axes (compat)"
 WIDER = (1.1, 1.2, 1.3)  # mm
+MARGIN = 12  # mm beyond the slices: what is smoothed in place comes from farther off
 SCORED = ("g", "z", "tau2", "i2", "q")
 BLOCK = 4096
 Fit = tuple[np.ndarray, np.ndarray]  # mean and tau2, each (V,), NaN where not computed
+Blur = Callable[[np.ndarray], np.ndarray]
 
 
 def between(space: Space, slices: tuple[int, int], margin: int = 0) -> np.ndarray:
@@ -85,10 +91,10 @@ class Trial:
         mean, tau2 = in_blocks(voxels, block)
         return self.spread(mean, voxels), self.spread(tau2, voxels)
 
-    def searched(self, voxels: np.ndarray, sigma_mm: float = 1.0) -> Fit:
+    def searched(self, voxels: np.ndarray, blur: Blur) -> Fit:
         """Mean of SDM-PSI's search, and tau2 given the mean smoothed; neither is smoothed here."""
         mean, _ = self.fit(voxels, 3, FIT_MEAN_SDM)
-        smooth = self.smooth(mean, sigma_mm)
+        smooth = blur(mean)
 
         def block(v: np.ndarray) -> np.ndarray:
             low, high = self.bounds.lower[:, v], self.bounds.upper[:, v]
@@ -96,18 +102,38 @@ class Trial:
 
         return mean, self.spread(in_blocks(voxels, block), voxels)
 
-    def smooth(self, values: np.ndarray, sigma_mm: float) -> np.ndarray:
-        """Smooth a map inside the mask; NaN voxels, outside the slices, count as no voxels."""
-        if sigma_mm == 0:
-            return values
-        known = np.isfinite(values)
-        weight = smooth_in_mask(known.astype(float), self.space, sigma_mm)
-        mean = smooth_in_mask(np.where(known, values, 0), self.space, sigma_mm)
-        return np.divide(mean, weight, out=np.full_like(mean, np.nan), where=weight > 0)
+    def inside(self, sigma_mm: float = SMOOTHING_MM) -> Blur:
+        """Smoothing inside the mask; NaN voxels, outside the slices, count as no voxels."""
 
-    def maps(self, fit: Fit, voxels: np.ndarray, sigma_mm: float, law: str) -> dict:
+        def blur(values: np.ndarray) -> np.ndarray:
+            if sigma_mm == 0:
+                return values
+            known = np.isfinite(values)
+            weight = smooth_in_mask(known.astype(float), self.space, sigma_mm)
+            mean = smooth_in_mask(np.where(known, values, 0), self.space, sigma_mm)
+            return np.divide(mean, weight, out=np.full_like(mean, np.nan), where=weight > 0)
+
+        return blur
+
+    def zero_outside(self) -> list[tuple[str, Blur]]:
+        """Ways to smooth that take 0 for what lies outside the mask, by name."""
+
+        def plain(values: np.ndarray) -> np.ndarray:
+            volume = self.space.embed(np.nan_to_num(values))
+            sigma = SMOOTHING_MM / self.space.voxel_size
+            return self.space.extract(gaussian_filter(volume, sigma, mode="constant"))
+
+        def shares(values: np.ndarray) -> np.ndarray:
+            return smooth_sdm(np.nan_to_num(values), self.space, in_place=False)
+
+        def in_place(values: np.ndarray) -> np.ndarray:
+            return smooth_sdm(np.nan_to_num(values), self.space)
+
+        return [(ZERO, plain), (SHARES, shares), (IN_PLACE, in_place)]
+
+    def maps(self, fit: Fit, voxels: np.ndarray, blur: Blur, law: str) -> dict:
         """Impute and pool some voxels."""
-        mean, tau2 = (self.smooth(values, sigma_mm)[voxels] for values in fit)
+        mean, tau2 = (blur(values)[voxels] for values in fit)
         keys = np.stack([stream_key(0, "impute", name) for name in self.names])
         parts = []
         for start in range(0, len(voxels), BLOCK):
@@ -126,10 +152,10 @@ class Trial:
 
     def score(
         self, ledger: Ledger, what: str, fit: Fit, voxels: np.ndarray, where: str,
-        sigma_mm: float = 1.0, law: str = "sdm",
+        blur: Blur | None = None, law: str = "sdm",
     ) -> None:  # fmt: skip
         """Enter r of every map, and slope and bias of g, with all voxels and apart."""
-        ours = self.maps(fit, voxels, sigma_mm, law)
+        ours = self.maps(fit, voxels, blur or self.inside(), law)
         passing = ours["z"] > self.critical, self.real["z"][voxels] > self.critical
         for region, keep in (("all", slice(None)), ("apart", self.apart[voxels])):
             place = f"{what}; {where}, {region}"
@@ -142,11 +168,23 @@ class Trial:
                     ledger.add(PART, "bias(g)", found.bias, place)
 
 
+def original(trial: Trial, ledger: Ledger, slices: tuple[int, int], where: str) -> None:
+    """Score SDM-PSI's search with every way to smooth."""
+    voxels = between(trial.space, slices)
+    wide = between(trial.space, slices, MARGIN)
+    found = trial.fit(wide, 3, FIT_MEAN_SDM)
+    trial.score(ledger, "SDM-PSI's search, tau2 of the mean as found", found, voxels, where)
+    ways = [(SEARCHED, trial.inside()), *trial.zero_outside()]
+    ways += [(f"{SEARCHED}, both by {s:g} mm", trial.inside(s)) for s in WIDER]
+    for what, blur in ways:
+        trial.score(ledger, what, trial.searched(wide, blur), voxels, where, blur)
+
+
 def run(ledger: Ledger) -> None:
-    """Score every variant where they were tried, and two of them on voxels held out."""
+    """Score every variant where they were tried, and some of them on voxels held out."""
     trial = Trial()
     voxels = between(trial.space, TRIED)
-    wide = between(trial.space, TRIED, margin=4)
+    wide = between(trial.space, TRIED, MARGIN)
     where = "tried"
     share = float(trial.apart[voxels].mean())
     ledger.add(PART, "share apart", share, where)
@@ -155,24 +193,12 @@ def run(ledger: Ledger) -> None:
     for discards in (1, 2, 4):
         trial.score(ledger, f"{discards} discards", fits[discards], voxels, where)
     for sigma in (0.0, 0.7, 1.2, 1.5, 2.0):
-        trial.score(ledger, f"smoothed by {sigma:g} mm", fits[3], voxels, where, sigma)
+        what = f"smoothed by {sigma:g} mm"
+        trial.score(ledger, what, fits[3], voxels, where, trial.inside(sigma))
     trial.score(ledger, "proper truncated normal", fits[3], voxels, where, law="truncated-normal")
-    found = trial.fit(wide, 3, FIT_MEAN_SDM)
-    trial.score(ledger, "SDM-PSI's search, tau2 of the mean as found", found, voxels, where)
-    for sigma in (0.0, 1.2):
-        what = f"the same, smoothed by {sigma:g} mm"
-        trial.score(ledger, what, found, voxels, where, sigma)
-    trial.score(ledger, SEARCHED, trial.searched(wide), voxels, where)
-    for sigma in WIDER:
-        what = f"{SEARCHED}, both by {sigma:g} mm"
-        trial.score(ledger, what, trial.searched(wide, sigma), voxels, where, sigma)
-    held, wide = between(trial.space, HELD_OUT), between(trial.space, HELD_OUT, margin=4)
-    where = "held out"
+    original(trial, ledger, TRIED, where)
+    held, where = between(trial.space, HELD_OUT), "held out"
     ledger.add(PART, "share apart", float(trial.apart[held].mean()), where)
-    trial.score(ledger, DEFAULT, trial.fit(wide, 3), held, where)
-    found = trial.fit(wide, 3, FIT_MEAN_SDM)
-    trial.score(ledger, "SDM-PSI's search, tau2 of the mean as found", found, held, where)
-    trial.score(ledger, SEARCHED, trial.searched(wide), held, where)
-    for sigma in WIDER:
-        what = f"{SEARCHED}, both by {sigma:g} mm"
-        trial.score(ledger, what, trial.searched(wide, sigma), held, where, sigma)
+    fit = trial.fit(between(trial.space, HELD_OUT, MARGIN), 3)
+    trial.score(ledger, DEFAULT, fit, held, where)
+    original(trial, ledger, HELD_OUT, where)

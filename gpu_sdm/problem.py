@@ -85,6 +85,7 @@ def complete_effects(
             backend.name,
             lambda done, total: progress("likelihood", done, total),
             search=settings.search,
+            compat=settings.sdm_compat,
             device=None if analysis.refits else backend.device,
             say=say,
         )

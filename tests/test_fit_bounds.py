@@ -14,7 +14,8 @@ from gpu_sdm.errors import NumericalError
 from gpu_sdm.ops import bounded_normal as bn
 from gpu_sdm.ops.fit_bounds import FIT_BOUNDS
 from gpu_sdm.spaces import SHAPES, Space
-from gpu_sdm.stages.estimate import default_discards, estimate, smooth_in_mask
+from gpu_sdm.stages.estimate import default_discards, estimate
+from gpu_sdm.stages.smoothing import smooth_in_mask
 
 ONE = np.ones(1)
 

@@ -22,7 +22,8 @@ from gpu_sdm.ops.fit_bounds import FIT_BOUNDS
 from gpu_sdm.ops.fit_mean_sdm import FIT_MEAN_SDM, TAU2_OF_MEAN
 from gpu_sdm.problem import build_problem
 from gpu_sdm.spaces import SHAPES, Space
-from gpu_sdm.stages.estimate import estimate, search_of, smooth_in_mask
+from gpu_sdm.stages.estimate import estimate, search_of
+from gpu_sdm.stages.smoothing import smooth_in_mask
 
 ONE = np.ones(1)
 GOLDEN = (3 - np.sqrt(5)) / 2

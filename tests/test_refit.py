@@ -21,7 +21,7 @@ from gpu_sdm.findings.sites import (
     point_sites,
     region_site,
 )
-from gpu_sdm.stages.estimate import smooth_in_mask
+from gpu_sdm.stages.smoothing import smooth_in_mask
 
 MAPS = ("g", "se", "z", "tau2", "i2", "h2", "q")
 

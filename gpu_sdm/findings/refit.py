@@ -17,9 +17,10 @@ from gpu_sdm.data import Bounds, Pooled, RandomEffects, StudyTerms, _freeze
 from gpu_sdm.findings.sites import Site
 from gpu_sdm.ops.pool import random_effects
 from gpu_sdm.spaces import Space
-from gpu_sdm.stages.estimate import SMOOTHING_MM, estimate
+from gpu_sdm.stages.estimate import estimate
 from gpu_sdm.stages.impute import impute, known_effects
 from gpu_sdm.stages.meta import joint, meta
+from gpu_sdm.stages.smoothing import SMOOTHING_MM
 
 BLOCK = 8192  # voxels whose imputations are held at once
 TRUNCATE = 4.0  # standard deviations at which scipy's Gaussian ends
@@ -131,9 +132,12 @@ def fit(analysis: Analysis, voxels: np.ndarray, progress: Progress = silent) -> 
     progress : callable
         Called with (stage, done, total).
     """
-    search = analysis.settings.search
-    # In SDM-PSI's search tau2 is smoothed that follows from the smoothed mean
-    around = surroundings(analysis.space, voxels, 1 if search == "optimum" else 2)
+    search, compat = analysis.settings.search, analysis.settings.sdm_compat
+    if compat:  # smoothed in place, a voxel takes a little of all before it
+        around = np.arange(analysis.space.n_voxels)
+    else:
+        # In SDM-PSI's search tau2 is smoothed that follows from the smoothed mean
+        around = surroundings(analysis.space, voxels, 1 if search == "optimum" else 2)
     whole = len(around) == analysis.space.n_voxels
     bounds = analysis.bounds
     found = estimate(
@@ -144,6 +148,7 @@ def fit(analysis: Analysis, voxels: np.ndarray, progress: Progress = silent) -> 
         analysis.backend.name,
         lambda done, total: progress("likelihood", done, total),
         search=search,
+        compat=compat,
     )
     inside = np.searchsorted(around, voxels)
     return RandomEffects(

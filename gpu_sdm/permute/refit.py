@@ -224,6 +224,7 @@ class Refit:
             where,
             keep=False,
             search=self.settings.search,
+            compat=self.settings.sdm_compat,
         )
         effects, _ = impute(
             bounds, fit, self.terms, self.design, self.names, self.settings, self.space, where

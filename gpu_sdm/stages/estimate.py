@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from gpu_sdm import cache
 from gpu_sdm.backend.cuda import Device
@@ -17,8 +16,8 @@ from gpu_sdm.ops.fit_bounds import FIT_BOUNDS
 from gpu_sdm.ops.fit_mean_sdm import FIT_MEAN_SDM, TAU2_OF_MEAN
 from gpu_sdm.spaces import Space
 from gpu_sdm.stages.device_fit import Fitter, on_device
+from gpu_sdm.stages.smoothing import smooth_in_mask, smooth_sdm
 
-SMOOTHING_MM = 1.0  # standard deviation; fitted to SDM-PSI's maps
 BLOCK = 4096  # voxels between two progress reports
 # A part of the key of cached fits: raise it whenever the numbers change.
 CODE_VERSION = "estimate 4"
@@ -46,22 +45,6 @@ def search_of(x: np.ndarray, search: str) -> Op:
     """
     mean = x.shape[1] == 1 and bool(np.all(x == 1.0))
     return FIT_MEAN_SDM if search == "sdm-6.21" and mean else FIT_BOUNDS
-
-
-def smooth_in_mask(values: np.ndarray, space: Space, sigma_mm: float = SMOOTHING_MM) -> np.ndarray:
-    """Smooth a map (V,) by a Gaussian that sees only the mask; float64.
-
-    The mean over the voxels of the mask in reach, so that a constant map stays constant.
-    """
-
-    def blur(x: np.ndarray | float) -> np.ndarray:
-        volume = np.zeros(int(np.prod(space.shape)))
-        volume[space.index] = x
-        volume = volume.reshape(space.shape, order="F")
-        return space.extract(gaussian_filter(volume, sigma_mm / space.voxel_size, mode="constant"))
-
-    smooth: np.ndarray = blur(values) / blur(1.0)
-    return smooth
 
 
 def require_finite(values: np.ndarray, what: str, space: Space) -> None:
@@ -135,6 +118,7 @@ def estimate(
     progress: Progress | None = None,
     keep: bool = True,
     search: str = "optimum",
+    compat: bool = False,
     device: Device | None = None,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> RandomEffects:
@@ -163,6 +147,8 @@ def estimate(
     search : {"optimum", "sdm-6.21"}
         The latter finds the mean as SDM-PSI 6.21 does, failures included, and tau2 given its
         smoothed map. Designs of more than one column of ones have their optimum all the same.
+    compat : bool
+        Smooth as SDM-PSI 6.21 does (`smooth_sdm`), which pulls values at the edge towards 0.
     device : Device, optional
         A GPU that fits in place of the CPU, where it agrees with it; the optimum only.
     say : callable
@@ -175,8 +161,8 @@ def estimate(
 
     Notes
     -----
-    Every map of coefficients and that of tau2 are smoothed inside the mask (Gaussian, standard
-    deviation 1 mm). The unsmoothed fit is cached by content.
+    Every map of coefficients and that of tau2 are smoothed by a Gaussian of 1 mm (standard
+    deviation). The unsmoothed fit is cached by content.
     """
     k, q = x.shape
     dropped = default_discards(k) if discards is None else discards
@@ -197,13 +183,14 @@ def estimate(
         device if op is FIT_BOUNDS else None,
         say,
     )
-    smooth = np.stack([smooth_in_mask(b, space) for b in beta])
+    blur = smooth_sdm if compat else smooth_in_mask
+    smooth = np.stack([blur(b, space) for b in beta])
     if op is FIT_MEAN_SDM:
         again = TAU2_OF_MEAN.on("numpy" if backend == "numpy" else "cpu")
         tau2 = again(bounds.lower, bounds.upper, terms.c, terms.v2, smooth[0])
     return RandomEffects(
         beta=smooth,
-        tau2=smooth_in_mask(tau2, space),
+        tau2=blur(tau2, space),
         discarded=discarded,
         not_converged=int((~converged).sum()),
     )
