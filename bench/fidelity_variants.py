@@ -91,9 +91,8 @@ class Trial:
         mean, tau2 = in_blocks(voxels, block)
         return self.spread(mean, voxels), self.spread(tau2, voxels)
 
-    def searched(self, voxels: np.ndarray, blur: Blur) -> Fit:
+    def tau2_of(self, mean: np.ndarray, voxels: np.ndarray, blur: Blur) -> Fit:
         """Mean of SDM-PSI's search, and tau2 given the mean smoothed; neither is smoothed here."""
-        mean, _ = self.fit(voxels, 3, FIT_MEAN_SDM)
         smooth = blur(mean)
 
         def block(v: np.ndarray) -> np.ndarray:
@@ -177,7 +176,7 @@ def original(trial: Trial, ledger: Ledger, slices: tuple[int, int], where: str) 
     ways = [(SEARCHED, trial.inside()), *trial.zero_outside()]
     ways += [(f"{SEARCHED}, both by {s:g} mm", trial.inside(s)) for s in WIDER]
     for what, blur in ways:
-        trial.score(ledger, what, trial.searched(wide, blur), voxels, where, blur)
+        trial.score(ledger, what, trial.tau2_of(found[0], wide, blur), voxels, where, blur)
 
 
 def run(ledger: Ledger) -> None:
