@@ -25,8 +25,6 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
 LEAST_S = 20.0  # a step is not begun with less
 SHOWN = 15  # last lines of a step that failed
-
-
 PYTHON = sys.executable
 CUDA_TESTS = tuple(sorted(str(p) for p in (ROOT / "tests").glob("test_cuda*.py")))
 # The card's clocks stay as they are.

@@ -17,7 +17,6 @@ nvdisasm is found on the PATH, in /usr/local/cuda*/bin, or in the wheel of trito
 from __future__ import annotations
 
 import argparse
-import ctypes
 import importlib.util
 import json
 import re
@@ -32,16 +31,14 @@ from typing import Any
 from machine import machine
 from page import between, table
 
-from gpu_sdm.backend.kernels import OPTIONS, defines, source
+from gpu_sdm.backend.kernels import defines, source
 from gpu_sdm.permute.launch import knobs
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))  # NVRTC is called from there
 
 PAGE = Path(__file__).parents[1] / "docs" / "howto" / "gpu.md"
-ISSUED, SPECIAL = (
-    4,
-    0.5,
-)  # warp instructions that start in a cycle of a multiprocessor (7.5 to 12.0)
+ISSUED = 4  # instructions of warps that start in a cycle of a multiprocessor (7.5 to 12.0)
+SPECIAL = 0.5  # of them special functions
 UNROLLED = 4  # studies whose effects do not wait, side by side in their loop
 NAMES = {
     "float": ("FFMA", "FMUL", "FADD", "FMNMX", "FSEL", "FSETP"),
@@ -59,22 +56,6 @@ def find_disassembler() -> Path | None:
     for folder in (spec.submodule_search_locations or []) if spec else []:
         places.append(Path(folder) / "backends" / "nvidia" / "bin" / "nvdisasm")
     return next((p for p in places if p.is_file()), None)
-
-
-def cubin(text: str, card: int) -> bytes:
-    """Compile a kernel to the machine code of a card."""
-    from test_nvrtc import nvrtc
-
-    lib, program, size = nvrtc(), ctypes.c_void_p(), ctypes.c_size_t()
-    lib.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"kernel.cu", 0, None, None)
-    options = [f"--gpu-architecture=sm_{card}".encode(), *(o.encode() for o in OPTIONS)]
-    if lib.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options)):
-        raise SystemExit(f"the kernel does not compile for sm_{card}")
-    lib.nvrtcGetCUBINSize(program, ctypes.byref(size))
-    code = ctypes.create_string_buffer(size.value)
-    lib.nvrtcGetCUBIN(program, code)
-    lib.nvrtcDestroyProgram(ctypes.byref(program))
-    return code.raw
 
 
 def disassemble(code: bytes, tool: Path) -> str:
@@ -145,7 +126,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--studies", type=int, nargs="+", default=[11, 20, 30, 50, 64, 100, 135])
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args(arguments)
-    from test_nvrtc import library_path, nvrtc_version
+    from test_nvrtc import cubin, library_path, nvrtc_version
 
     tool = find_disassembler()
     if tool is None or library_path() is None:
@@ -154,9 +135,8 @@ def main(arguments: list[str]) -> int:
     rows: list[dict[str, Any]] = []
     for k in args.studies:
         chosen = knobs(k, True)
-        listing = disassemble(
-            cubin(defines(dict(chosen)) + source("permuted_z.cu"), args.card), tool
-        )
+        code, _ = cubin(defines(dict(chosen)) + source("permuted_z.cu"), args.card)
+        listing = disassemble(code, tool)
         rows.append({"studies": k, **of_an_effect(listing, chosen)})
         print(" ".join(f"{name} {value:.4g}" for name, value in rows[-1].items()), flush=True)
     if args.write:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import instructions
 import pytest
-from test_nvrtc import needs_nvrtc
+from test_nvrtc import cubin, needs_nvrtc
 
 from gpu_sdm.backend.kernels import defines, source
 from gpu_sdm.permute.launch import knobs
@@ -67,8 +67,7 @@ def test_permuted_z_stays_as_short_as_it_is(studies: int, most: float) -> None:
     text = defines(dict(chosen)) + source("permuted_z.cu")
     tool = instructions.find_disassembler()
     assert tool is not None
-    found = instructions.of_an_effect(
-        instructions.disassemble(instructions.cubin(text, 90), tool), chosen
-    )
+    code, _ = cubin(text, 90)
+    found = instructions.of_an_effect(instructions.disassemble(code, tool), chosen)
     assert 15 < found["instructions"] < most
     assert 2.5 <= found["special"] < 3.4

@@ -90,8 +90,8 @@ def nvrtc_version() -> str:
     return f"{major.value}.{minor.value}"
 
 
-def compile_kernel(text: str, card: int) -> str:
-    """Compile to a cubin of one card and give the log of ptxas."""
+def cubin(text: str, card: int) -> tuple[bytes, str]:
+    """Compile to the machine code of one card; it, and the log of ptxas."""
     lib, program, size = nvrtc(), ctypes.c_void_p(), ctypes.c_size_t()
     lib.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"kernel.cu", 0, None, None)
     options = [f"--gpu-architecture=sm_{card}".encode(), b"--ptxas-options=-v"]
@@ -102,11 +102,18 @@ def compile_kernel(text: str, card: int) -> str:
     lib.nvrtcGetProgramLogSize(program, ctypes.byref(size))
     log = ctypes.create_string_buffer(size.value)
     lib.nvrtcGetProgramLog(program, log)
-    lib.nvrtcGetCUBINSize(program, ctypes.byref(size))
-    lib.nvrtcDestroyProgram(ctypes.byref(program))
     assert status == 0, log.value.decode()
+    lib.nvrtcGetCUBINSize(program, ctypes.byref(size))
     assert size.value > 0
-    return log.value.decode()
+    code = ctypes.create_string_buffer(size.value)
+    lib.nvrtcGetCUBIN(program, code)
+    lib.nvrtcDestroyProgram(ctypes.byref(program))
+    return code.raw, log.value.decode()
+
+
+def compile_kernel(text: str, card: int) -> str:
+    """Compile for one card and give the log of ptxas."""
+    return cubin(text, card)[1]
 
 
 def resources(log: str) -> dict[str, dict[str, int]]:
