@@ -22,6 +22,7 @@ import fidelity_bounds
 import fidelity_clusters
 import fidelity_images
 import fidelity_maps
+import fidelity_noise
 import fidelity_null
 import fidelity_pooling
 import fidelity_template
@@ -50,6 +51,7 @@ PARTS: dict[str, Part] = {
     "clusters-learned": lambda ledger, a: fidelity_clusters.run_start(
         ledger, "learned", a.permutations, a.imputations
     ),
+    "noise": lambda ledger, a: fidelity_noise.run(ledger, a.imputations),
     "null": lambda ledger, a: fidelity_null.run(ledger, a.permutations, a.imputations, a.seeds),
     "variants": lambda ledger, _: fidelity_variants.run(ledger),
     "images": lambda ledger, _: fidelity_images.run(ledger),

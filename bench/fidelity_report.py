@@ -229,6 +229,7 @@ SECTIONS: dict[str, Callable[[Content], str]] = {
     "clusters-bounds": clusters("bounds"),
     "clusters-peaks": clusters("peaks"),
     "clusters-learned": clusters("learned"),
+    "noise": by_place("noise"),
     "null": null,
     "images": by_place("images"),
     "pooling": plain("pooling", 8),
