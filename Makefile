@@ -32,7 +32,7 @@ example: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-# What takes minutes: 10,000 voxels against a dense grid, the steps of the image.
+# What takes long: the worked example, the long pages, ten slices of SDM-PSI's run, a dense grid, wheel and image.
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
 
@@ -41,8 +41,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The site in build/docs; a warning (a broken link between pages, say) is an error.
+# The commands of the long pages (`make test` has the short ones), then the site in build/docs; a warning (a broken link
+# between pages, say) is an error.
 docs: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m slow tests/test_docs_pages.py
 	$(BIN)/python -m sphinx -W --keep-going -b html docs build/docs
 
 # Links to other sites; needs the network.

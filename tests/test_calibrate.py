@@ -189,6 +189,7 @@ def test_rates_pool_sides_and_fill_the_page(tmp_path) -> None:
         between("no markers", "rates", "")
 
 
+@pytest.mark.slow
 def test_a_run_continues_and_workers_change_nothing(whole: Brain, tmp_path) -> None:
     sizes, never = {"permutations": 4, "imputations": 2}, float("inf")
     first, all_three = [("images", 0)], [("images", s) for s in range(3)]

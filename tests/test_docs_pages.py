@@ -1,4 +1,7 @@
-"""Every code block of the pages runs, in order; what does not is counted, with its reason."""
+"""Every code block of the pages runs, in order; what does not is counted, with its reason.
+
+Pages that take over 20 s are run by `make docs`.
+"""
 
 from __future__ import annotations
 
@@ -41,6 +44,14 @@ PAGES = {
     if "generated" not in p.parts and p.name != "cli.md"
 }
 RUN = [name for name, found in PAGES.items() if any(not why for *_, why in found)]
+LONG = {
+    "figures", "report", "robustness", "scaling", "tutorials/1-first-analysis",
+    "tutorials/5-meta-regression",
+}  # fmt: skip
+
+
+def page_or_slow(name: str):
+    return pytest.param(name, marks=pytest.mark.slow if name in LONG else ())
 
 
 def run(folder: Path, kind: str, code: str) -> None:
@@ -65,7 +76,7 @@ def demo(tmp_path_factory):
     return home
 
 
-@pytest.mark.parametrize("page", [p for p in RUN if p not in ELSEWHERE])
+@pytest.mark.parametrize("page", [page_or_slow(p) for p in RUN if p not in ELSEWHERE])
 def test_the_page_runs(page, tmp_path, request):
     if page in ON_DEMO:
         shutil.copytree(request.getfixturevalue("demo"), tmp_path, dirs_exist_ok=True)
@@ -83,6 +94,7 @@ def test_what_runs_elsewhere_is_there():
 
 
 def test_few_blocks_are_not_run():
+    assert set(RUN) >= LONG
     skipped = [(page, why) for page, found in PAGES.items() for *_, why in found if why]
     print("\n".join(f"not run: {page}: {why}" for page, why in skipped))
     assert len(skipped) <= 5

@@ -138,6 +138,7 @@ def test_compat_searches_as_the_original_does(enge):
         assert found["sdm-6.21"][name][0] > found["optimum"][name][0]
 
 
+@pytest.mark.slow
 def test_ten_slices_with_smoothing(enge):
     """All voxels of the slab, through the stages."""
     lower, upper, real = enge["slab"]

@@ -1,4 +1,7 @@
-"""The worked example: its simulation is reproduced, and every step of run.sh finds the truth."""
+"""The worked example: its simulation is reproduced, and every step of run.sh finds the truth.
+
+The run itself takes over a minute: `make test-slow`.
+"""
 
 from __future__ import annotations
 
@@ -108,6 +111,7 @@ def test_studies_report_at_their_own_threshold_and_directions_and_say_simulated(
         assert np.allclose(place, study.peaks.xyz_reported)
 
 
+@pytest.mark.slow
 def test_every_planted_difference_comes_back_with_its_sign(scripts, ran):
     _, planted = scripts
     out, _ = ran
@@ -124,6 +128,7 @@ def test_every_planted_difference_comes_back_with_its_sign(scripts, ran):
     assert "patients < controls" in table3
 
 
+@pytest.mark.slow
 def test_effects_at_the_planted_places_have_the_right_sign(scripts, ran):
     simulate, _ = scripts
     out, _ = ran
@@ -137,6 +142,7 @@ def test_effects_at_the_planted_places_have_the_right_sign(scripts, ran):
             assert np.sign(float(points[near.argmin()]["g"])) == np.sign(g)
 
 
+@pytest.mark.slow
 def test_the_study_without_age_leaves_the_age_models_by_name(ran):
     out, said = ran
     count = {}
@@ -149,6 +155,7 @@ def test_the_study_without_age_leaves_the_age_models_by_name(ran):
     assert [r["study"] for r in listed if r["in_model"] == "false"] == [XU]
 
 
+@pytest.mark.slow
 def test_every_step_leaves_its_files_and_skips_are_loud(ran):
     out, said = ran
     for path in (

@@ -125,6 +125,7 @@ def test_ctrl_c_writes_nothing(few_sweeps, project, tmp_path, monkeypatch):
     assert not (tmp_path / "t.nii.gz").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
 def test_a_kill_loses_five_sweeps_at_most(project, tmp_path):
     """SIGKILL once the first sweeps are kept; the same command then gives the same bytes."""
