@@ -11,10 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import permutations
+from typing import NamedTuple
 
 import numpy as np
+from fidelity_clusters import PEAK_ALPHA, PEAK_BAR, PEAK_VOXELS
 from fidelity_data import enge, sdm_maps, sdm_maxima
 from fidelity_ledger import Ledger
+from fidelity_maps import maps_of
 from fidelity_scores import agreement, cluster_peaks, dice, nearest
 
 from gpu_sdm.analysis import Analysis, limited_threads
@@ -27,26 +30,24 @@ from gpu_sdm.stages.meta import meta
 PART = "noise"
 RUNS = 10
 SCORED = ("g", "z", "tau2", "i2", "q")
-CLOSE = 6  # mm
-PEAK_VOXELS = 50  # of SDM-PSI's own report, which lists clusters at FWE p <= .001
 Maps = dict[str, np.ndarray]
 
 
 def runs_of(analysis: Analysis, seeds: Iterable[int]) -> list[Maps]:
-    """Estimate once and impute by each seed: maps of the mean model; `var` is se^2."""
+    """Estimate once and impute by each seed: maps of the mean model as of `maps_of`."""
     settings, space, terms = analysis.settings, analysis.space, analysis.terms
     x, criterion, discards = analysis.likelihood
+    names = analysis.design.dataset.names
     found = []
     with limited_threads(analysis.backend):
         fit = estimate(analysis.bounds, terms, x, criterion, discards, space,
                        search=settings.search, compat=settings.sdm_compat)  # fmt: skip
         for seed in seeds:
             drawn = replace(settings, seed=seed)
-            names = analysis.design.dataset.names
             effects, _ = impute(analysis.bounds, fit, terms, x, names, drawn, space)
             pooled = meta(effects, terms, analysis.design.X, analysis.design.contrast[0],
                           settings.tau2, space)  # fmt: skip
-            found.append({name: getattr(pooled, name) for name in SCORED} | {"var": pooled.se**2})
+            found.append(maps_of(pooled))
             print(f"{PART}: seed {seed} done", flush=True)
     return found
 
@@ -57,24 +58,32 @@ def mean_of(runs: list[Maps]) -> Maps:
     return mean | {"z": mean["g"] / np.sqrt(mean["var"])}
 
 
+class Seen(NamedTuple):
+    """A run's maps, and the places (n, 3) in mm of its cluster peaks."""
+
+    maps: Maps
+    peaks: np.ndarray
+
+
 class Judge:
-    """Scores one run's maps against another's at SDM-PSI's own thresholds."""
+    """Scores one run against another at SDM-PSI's own thresholds."""
 
     def __init__(self, space: Space, voxel: float, cluster: float) -> None:
         self.space, self.voxel, self.cluster = space, voxel, cluster
 
-    def peaks(self, maps: Maps) -> np.ndarray:
-        """Places (n, 3) in mm of the peaks of clusters above the threshold of SDM-PSI's report."""
+    def see(self, maps: Maps) -> Seen:
+        """Find the peaks of clusters above the threshold of SDM-PSI's report."""
         found = cluster_peaks(maps["z"], maps["z"] > self.cluster, self.space, PEAK_VOXELS)
-        return np.array([peak.mm for peak in found]).reshape(-1, 3)
+        return Seen(maps, np.array([peak.mm for peak in found]).reshape(-1, 3))
 
-    def scores(self, one: Maps, other: Maps) -> dict[str, float]:
+    def scores(self, one: Seen, other: Seen) -> dict[str, float]:
         """Give Dice, r of every map, and the share of `one`'s cluster peaks that `other` has."""
-        found = {f"r({name})": agreement(one[name], other[name]).r for name in SCORED}
-        found["Dice"] = dice(one["z"] > self.voxel, other["z"] > self.voxel)
-        far, _ = nearest(self.peaks(one), self.peaks(other))
-        near = float((far <= CLOSE).mean()) if len(far) else float("nan")
-        found[f"peaks within {CLOSE} mm"] = near
+        a, b = one.maps, other.maps
+        found = {f"r({name})": agreement(a[name], b[name]).r for name in SCORED}
+        found["Dice"] = dice(a["z"] > self.voxel, b["z"] > self.voxel)
+        far, _ = nearest(one.peaks, other.peaks)
+        near = float((far <= PEAK_BAR.high).mean()) if len(far) else float("nan")
+        found[f"peaks within {PEAK_BAR.high:g} mm"] = near
         return found
 
 
@@ -90,18 +99,18 @@ def record(ledger: Ledger, who: str, scores: list[dict[str, float]]) -> None:
 def compare(ledger: Ledger, theirs: Maps, ours: list[Maps], judge: Judge) -> None:
     """Enter how alike theirs and ours are, and each to the mean of others of ours."""
     n = len(ours)
-    others = [mean_of(ours[:i] + ours[i + 1 :]) for i in range(n)]
-    record(ledger, "SDM-PSI, one of ours", [judge.scores(theirs, run) for run in ours])
-    pairs = permutations(range(n), 2)
-    record(ledger, "two of ours", [judge.scores(ours[i], ours[j]) for i, j in pairs])
-    record(ledger, f"SDM-PSI, mean of {n - 1} of ours", [judge.scores(theirs, m) for m in others])
+    original, runs = judge.see(theirs), [judge.see(maps) for maps in ours]
+    means = [judge.see(mean_of(ours[:i] + ours[i + 1 :])) for i in range(n)]
+    record(ledger, "SDM-PSI, one of ours", [judge.scores(original, run) for run in runs])
+    record(ledger, "two of ours", [judge.scores(*pair) for pair in permutations(runs, 2)])
+    record(ledger, f"SDM-PSI, mean of {n - 1} of ours", [judge.scores(original, m) for m in means])
     record(ledger, f"one of ours, mean of the {n - 1} others",
-           [judge.scores(run, m) for run, m in zip(ours, others, strict=True)])  # fmt: skip
+           [judge.scores(run, m) for run, m in zip(runs, means, strict=True)])  # fmt: skip
 
 
 def run(ledger: Ledger, imputations: int) -> None:
     """Run ours ten times and compare."""
     analysis = enge("bounds", permutations=1, exchange="studies", imputations=imputations)
     null = sdm_maxima()["voxel"][0]
-    judge = Judge(analysis.space, critical_value(null, 0.05), critical_value(null, 0.001))
+    judge = Judge(analysis.space, critical_value(null, 0.05), critical_value(null, PEAK_ALPHA))
     compare(ledger, sdm_maps(analysis.space), runs_of(analysis, range(RUNS)), judge)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import re
-import resource
 import signal
 import sys
 import time
@@ -19,6 +17,7 @@ from typing import Any
 
 from fuzz_judge import Finding
 from fuzz_targets import Target, attempt
+from peak_memory import peak_mb
 
 LONGEST = 20_000  # bytes of an input
 SLOW = 10.0  # seconds of one input; more counts as a hang
@@ -27,14 +26,6 @@ ODD = (0, 1, 9, 10, 13, 32, 34, 39, 44, 45, 46, 59, 92, 127, 128, 254, 255)
 
 class Hang(Exception):
     """One input took too long."""
-
-
-def peak_mb() -> int:
-    """Largest memory of this process in MB; ru_maxrss begins at that of its parent."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) // 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def mutate(
