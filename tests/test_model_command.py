@@ -107,6 +107,25 @@ def command(*arguments):
     return done
 
 
+def test_compat_imputes_as_that_program_unless_told_otherwise(inputs, tmp_path, monkeypatch):
+    class AskedFor(Exception):
+        pass
+
+    def stop(prepared, **_):
+        raise AskedFor(prepared.settings.impute_under)
+
+    monkeypatch.setattr("gpu_sdm.pipeline.execute", stop)
+    project, mask = inputs
+    given = {"formula": "1 + age", "contrast": ["age"], "mask": mask, "voxel_size": 4}
+    for more, wanted in (
+        ({}, "null"), ({"compat": "sdm-6.21"}, "model"),
+        ({"compat": "sdm-6.21", "impute_under": "null"}, "null"),
+        ({"impute_under": "model"}, "model"),
+    ):  # fmt: skip
+        with pytest.raises(AskedFor, match=f"^{wanted}$"):
+            model(project, out=tmp_path / "out", backend="cpu", **given, **more)
+
+
 def test_the_command_from_project_to_pictures(inputs, tmp_path):
     project, mask = inputs
     small = ["--voxel-size", 4, "--mask", mask, "--imputations", 3]

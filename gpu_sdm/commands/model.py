@@ -163,6 +163,8 @@ def model(
         raise SettingError("--subgroup chooses its own contrasts; leave --contrast and --plot out.")
     start = open_source(source)
     changed = {name: value for name, value in given.items() if value is not None}
+    if compat is not None:  # how it imputes follows the program, unless it is named too
+        changed["impute_under"] = impute_under
     settings = replace(start.settings, **changed)
     dataset = start.dataset(settings.sdm_compat)
     chosen = get_backend(backend, threads, announce=terminal.say)
