@@ -18,6 +18,7 @@ from gpu_sdm.analysis import prepare
 from gpu_sdm.backend import get_backend
 from gpu_sdm.cli import app
 from gpu_sdm.errors import SettingError
+from gpu_sdm.inference import critical_value
 from gpu_sdm.io.tables import read_maxima
 from gpu_sdm.permute.null import NullState
 from gpu_sdm.permute.sequential import StopRule
@@ -158,7 +159,11 @@ def test_no_chunk_changes_the_null_and_p_agrees_with_all_permutations(
 def test_a_peak_that_is_never_reached_runs_to_the_end(inputs, fixed):
     best = int(np.argmax(fixed.maps["z"]))
     place = tuple(fixed.space.mm()[best])
-    result = execute(analysis(inputs, stop_at=place, stop_hits=MOST, stop_statistic="voxel"))
+    told = []
+    asked = analysis(inputs, stop_at=place, stop_hits=MOST, stop_statistic="voxel")
+    result = execute(asked, note=told.append)
+    threshold = critical_value(fixed.maxima["voxel"][0], 0.05)
+    assert f"threshold {threshold:.4g} at FWE .05" in told[-1]  # the last word is of all of them
     run = result.provenance["sequential"]
     assert not run["stopped"]
     assert run["permutations"] == MOST

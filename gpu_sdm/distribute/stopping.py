@@ -86,7 +86,7 @@ class Watched:
     rule : StopRule
         When to stop.
     note : callable
-        Called with `accuracy`, at most twice a second.
+        Called with `accuracy`, at most twice a second, and at the end.
     """
 
     def __init__(self, rule: StopRule, note: Callable[[str], None]):
@@ -95,7 +95,8 @@ class Watched:
     def __call__(self, state: NullState) -> int | None:
         """Give how many permutations are enough, or None."""
         enough = self._rule.enough(state)
-        if monotonic() - self._told > NOTE_S or enough is not None:
+        last = enough is not None or state.done == state.maxima[self._rule.statistic].shape[1]
+        if last or monotonic() - self._told > NOTE_S:
             self._told = monotonic()
             self._note(accuracy(self._rule, state if enough is None else state.first(enough)))
         return enough
