@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from peak_memory import peak_bytes
 
 BASE = {"voxels": 193_768, "studies": 11, "imputations": 50, "subjects": 525, "permutations": 64}
 AXES: dict[str, list[int]] = {
@@ -71,10 +72,9 @@ def run_point(sizes: dict[str, int], threads: int) -> dict[str, float]:
         while len(runs) < 3 and time.perf_counter() - begin < 6:
             runs.append(clock())
     wall, cpu = (min(run[i] for run in runs) for i in (0, 1))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "voxels": work.space.n_voxels, "wall_s": wall, "cpu_s": cpu, "runs": len(runs),
-        "peak_gb": peak / (1e9 if sys.platform == "darwin" else 1e6),
+        "peak_gb": peak_bytes() / 1e9,
     }  # fmt: skip
 
 

@@ -18,13 +18,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from peak_memory import peak_bytes
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -95,7 +96,7 @@ def run_case(name: str, permutations: int, threads: int, cache: str) -> dict[str
         before = time.monotonic() - begin
         both, used = rate(problem, analysis.plan, permutations, ("voxel", "tfce"), backend)
         voxel, used_voxel = rate(problem, analysis.plan, permutations, ("voxel",), backend)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        peak = peak_bytes() / 1e9
         tfce = largest_tfce_ms(problem, analysis.plan, backend)
     return {
         "studies": CASES[name][0],
