@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
-from functools import cache
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpu_sdm import cache
 from gpu_sdm.figures.palette import Look, diverging
 from gpu_sdm.spaces import Space
 
@@ -81,18 +83,27 @@ def volume_of(values: np.ndarray, space: Space) -> Volume:
     return Volume(data, origin, float(space.voxel_size))
 
 
-@cache
+@functools.cache
 def underlay() -> Volume:
-    """Give the skull-stripped MNI152 T1 at 1 mm that nilearn carries; NaN outside the brain."""
-    from nilearn.datasets import load_mni152_template
+    """Give the skull-stripped MNI152 T1 at 1 mm that nilearn carries; NaN outside the brain.
 
-    image = load_mni152_template(resolution=1)
-    data = np.asarray(image.dataobj, np.float32)
-    affine = np.asarray(image.affine, np.float64)
-    if affine[0, 0] < 0:
-        data = data[::-1]
-        affine[0, 3] += affine[0, 0] * (data.shape[0] - 1)
-    return Volume(np.where(data > 0, data, np.nan), affine[:3, 3], abs(float(affine[0, 0])))
+    Kept in the cache, as nilearn takes seconds to import.
+    """
+    entry = cache.key("underlay", metadata.version("nilearn"))
+    stored = cache.load("underlay", entry)
+    if stored is None:
+        from nilearn.datasets import load_mni152_template
+
+        image = load_mni152_template(resolution=1)
+        data = np.asarray(image.dataobj, np.float32)
+        affine = np.asarray(image.affine, np.float64)
+        if affine[0, 0] < 0:
+            data = data[::-1]
+            affine[0, 3] += affine[0, 0] * (data.shape[0] - 1)
+        stored = {"data": np.where(data > 0, data, np.nan), "affine": affine}
+        cache.store("underlay", entry, **stored)
+    affine = stored["affine"]
+    return Volume(stored["data"], affine[:3, 3], abs(float(affine[0, 0])))
 
 
 @dataclass(frozen=True)
