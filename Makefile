@@ -32,7 +32,8 @@ example: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-# What takes long: the worked example, the long pages, ten slices of SDM-PSI's run, a dense grid, wheel and image.
+# What takes long: the worked example, the long pages, SDM-PSI's template and ten slices of its run, a dense grid, wheel
+# and image.
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
 
@@ -41,10 +42,11 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The commands of the long pages (`make test` has the short ones), then the site in build/docs; a warning (a broken link
-# between pages, say) is an error.
+# The commands of the long pages (`make test` has the short ones) and the tests of CONTRIBUTING's examples, then the site
+# in build/docs; a warning (a broken link between pages, say) is an error.
 docs: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m slow tests/test_docs_pages.py
+	$(BIN)/python -m pytest -m slow tests/test_docs_pages.py tests/test_docs_site.py tests/test_inference_docs.py \
+	  tests/test_contributing.py
 	$(BIN)/python -m sphinx -W --keep-going -b html docs build/docs
 
 # Links to other sites; needs the network.

@@ -70,6 +70,7 @@ def test_there_is_a_diff_for_each_kind_of_addition():
         assert f"docs/contributing/{diff.name}" in TEXT
 
 
+@pytest.mark.slow
 def test_the_tests_that_the_diffs_add_pass(tree):
     tests = [path for diff in DIFFS for path in added(diff) if path.startswith("tests/")]
     assert len(tests) == len(DIFFS)

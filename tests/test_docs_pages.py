@@ -1,6 +1,6 @@
 """Every code block of the pages runs, in order; what does not is counted, with its reason.
 
-Pages that take over 20 s are run by `make docs`.
+Pages that take over 5 s are run by `make docs`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ PAGES = {
 }
 RUN = [name for name, found in PAGES.items() if any(not why for *_, why in found)]
 LONG = {
-    "figures", "report", "robustness", "scaling", "tutorials/1-first-analysis",
+    "figures", "grade", "report", "robustness", "scaling", "tutorials/1-first-analysis",
+    "tutorials/2-from-sdm-psi", "tutorials/3-from-a-spreadsheet", "tutorials/4-images-and-peaks",
     "tutorials/5-meta-regression",
 }  # fmt: skip
 

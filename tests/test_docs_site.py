@@ -1,4 +1,4 @@
-"""The documentation site builds without a warning and holds every command."""
+"""The documentation site builds without a warning and holds every command (`make docs`)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+pytestmark = pytest.mark.slow
 
 DOCS = Path(__file__).parents[1] / "docs"
 

@@ -1,4 +1,4 @@
-"""The commands and the Python of docs/inference.md are run on small results."""
+"""The commands and the Python of docs/inference.md are run on small results (`make docs`)."""
 
 from __future__ import annotations
 
@@ -55,6 +55,7 @@ def folder(tmp_path_factory):
     return home
 
 
+@pytest.mark.slow
 @needs_atlas
 def test_every_command_writes_where_the_page_says(folder):
     out = folder / "demo-output"
@@ -76,6 +77,7 @@ def test_every_command_writes_where_the_page_says(folder):
     assert (folder / "demo-roi" / "roi.tsv").read_text().count("\n") == 4
 
 
+@pytest.mark.slow
 @needs_atlas
 def test_the_python_runs(folder):
     code = re.search(r"```python\n(.*?)```", PAGE, re.S)[1]

@@ -97,6 +97,7 @@ def test_missing_links_of_a_mask_are_as_long_as_in_space():
     assert not everywhere.domain[edge.ravel(order="F")].any()  # no path wraps around
 
 
+@pytest.mark.slow
 def test_sdm_psis_template_shows_in_its_bound_maps(enge2021):
     """Of 13 studies, in three sweeps: six others' kernels, which nothing was learned from."""
     kernels = read_kernels(enge2021 / "project", enge2021 / "pp")
