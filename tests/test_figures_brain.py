@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -74,6 +75,26 @@ def test_the_underlay_lies_in_the_same_space():
     # Frontal lobes reach less far than the occipital from the commissure; nothing is upside down.
     assert inside[:, 1].min() < -95
     assert inside[:, 1].max() < 80
+
+
+def test_brains_from_the_cache_are_those_that_nilearn_draws(tmp_path, monkeypatch):
+    def drawn():
+        underlay.cache_clear()
+        glass._outline.cache_clear()
+        brain, (paths, bounds) = underlay(), glass._outline("l", "black")
+        lines = [(p.vertices.tolist(), p.codes.tolist(), colour) for p, colour in paths]
+        return brain.data, brain.origin.tolist(), brain.step, lines, bounds
+
+    monkeypatch.setenv("GPU_SDM_CACHE", str(tmp_path))
+    first = drawn()
+    assert len(list(tmp_path.rglob("*.npz"))) == 2
+    with monkeypatch.context() as without:
+        for name in ("nilearn", "nilearn.datasets", "nilearn.plotting"):
+            without.setitem(sys.modules, name, None)  # cannot be imported
+        second = drawn()
+    assert first[1:] == second[1:]
+    np.testing.assert_array_equal(first[0], second[0])
+    assert len(first[3]) >= 1
 
 
 def test_the_scale_covers_what_is_shown(two):
