@@ -13,6 +13,7 @@ from test_figures import fits, marked, words
 
 from gpu_sdm.figures import glass, mosaic, slices, surface
 from gpu_sdm.figures._brain import BRAIN_MM, hide, scale_of, underlay, volume_of
+from gpu_sdm.figures._outline import outline
 from gpu_sdm.figures._sheet import lines_of
 from gpu_sdm.figures.palette import RAMPS, Look
 from gpu_sdm.figures.save import as_bytes, as_svg
@@ -80,8 +81,8 @@ def test_the_underlay_lies_in_the_same_space():
 def test_brains_from_the_cache_are_those_that_nilearn_draws(tmp_path, monkeypatch):
     def drawn():
         underlay.cache_clear()
-        glass._outline.cache_clear()
-        brain, (paths, bounds) = underlay(), glass._outline("l", "black")
+        outline.cache_clear()
+        brain, (paths, bounds) = underlay(), outline("l", "black")
         lines = [(p.vertices.tolist(), p.codes.tolist(), colour) for p, colour in paths]
         return brain.data, brain.origin.tolist(), brain.step, lines, bounds
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpu_sdm import cache
 from gpu_sdm.figures._brain import Scale, hide, scale_of, volume_of
+from gpu_sdm.figures._outline import outline
 from gpu_sdm.figures._sheet import POINT_MM, Sheet
 from gpu_sdm.figures.labels import label_points
 from gpu_sdm.figures.palette import NEGATIVE, POSITIVE, Look, study_style, styled
@@ -19,7 +17,6 @@ from gpu_sdm.spaces import Space
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.path import Path
 
 # View -> (axis looked along, axis to the right, axis upwards).
 VIEWS = {"l": (0, 1, 2), "y": (1, 0, 2), "r": (0, 1, 2), "z": (2, 0, 1)}
@@ -29,46 +26,6 @@ MOST = 21  # studies that a legend has room for
 WRITTEN = 6  # peaks whose names stand in the views; more are numbered, with a key
 NAME_MM, GAP_MM = 3.6, 2.0  # heading; between views
 ROOM_MM, REACH_MM = 8.5, 5.0  # for labels: above and below a view; beside it
-
-
-def _drawn(view: str, background: str) -> dict[str, np.ndarray]:
-    """Draw nilearn's brain: its bounds, a colour and the points and codes of a path for each."""
-    from matplotlib.figure import Figure
-    from matplotlib.path import Path
-    from nilearn.plotting.glass_brain import plot_brain_schematics
-
-    axes = Figure().add_axes((0, 0, 1, 1), facecolor=background)
-    bounds = plot_brain_schematics(axes, view)
-    paths: dict[Any, list[Path]] = {}
-    for patch in axes.patches:
-        in_mm = patch.get_transform() - axes.transData
-        paths.setdefault(patch.get_edgecolor(), []).append(in_mm.transform_path(patch.get_path()))
-    found = {"bounds": np.array(bounds, np.float64), "colours": np.array(list(paths))}
-    for i, own in enumerate(paths.values()):
-        path = Path.make_compound_path(*own)
-        found[f"points{i}"], found[f"codes{i}"] = np.asarray(path.vertices), np.asarray(path.codes)
-    return found
-
-
-@functools.cache
-def _outline(view: str, background: str) -> tuple[list[tuple[Path, Any]], tuple[float, ...]]:
-    """Give nilearn's drawing of a brain: a path for each colour, and its bounds.
-
-    nilearn makes hundreds of patches anew for every view; one path is drawn in a fraction of that.
-    Kept in the cache, as nilearn takes seconds to import.
-    """
-    from matplotlib.path import Path
-
-    entry = cache.key("outline", view, background, metadata.version("nilearn"))
-    stored = cache.load("outline", entry)
-    if stored is None:
-        stored = _drawn(view, background)
-        cache.store("outline", entry, **stored)
-    paths = [
-        (Path(stored[f"points{i}"], stored[f"codes{i}"]), tuple(colour))
-        for i, colour in enumerate(stored["colours"])
-    ]
-    return paths, tuple(map(float, stored["bounds"]))
 
 
 class _Views:
@@ -95,7 +52,7 @@ class _Views:
                 across, upwards = (shrink * s for s in SPANS[name])
                 top = r * block + NAME_MM + room + (high - upwards) / 2
                 axes = self.sheet.axes(left, top, across, upwards)
-                paths, (x0, x1, y0, y1) = _outline(name, look.background)
+                paths, (x0, x1, y0, y1) = outline(name, look.background)
                 for path, colour in paths:
                     axes.add_patch(PathPatch(path, edgecolor=colour, facecolor="none", alpha=0.7,
                                              linewidth=0.7, gid="outline"))  # fmt: skip
