@@ -25,6 +25,7 @@ import fidelity_maps
 import fidelity_noise
 import fidelity_null
 import fidelity_pooling
+import fidelity_rounding
 import fidelity_template
 import fidelity_variants
 from fidelity_data import ALL_DATA, ENGE, HOME
@@ -52,6 +53,7 @@ PARTS: dict[str, Part] = {
         ledger, "learned", a.permutations, a.imputations
     ),
     "noise": lambda ledger, a: fidelity_noise.run(ledger, a.imputations),
+    "rounding": lambda ledger, a: fidelity_rounding.run(ledger, a.imputations),
     "null": lambda ledger, a: fidelity_null.run(ledger, a.permutations, a.imputations, a.seeds),
     "variants": lambda ledger, _: fidelity_variants.run(ledger),
     "images": lambda ledger, _: fidelity_images.run(ledger),

@@ -21,6 +21,7 @@ from fidelity_maps import maps_of
 from fidelity_scores import agreement, cluster_peaks, dice, nearest
 
 from gpu_sdm.analysis import Analysis, limited_threads
+from gpu_sdm.data import RandomEffects
 from gpu_sdm.inference import critical_value
 from gpu_sdm.spaces import Space
 from gpu_sdm.stages.estimate import estimate
@@ -33,22 +34,30 @@ SCORED = ("g", "z", "tau2", "i2", "q")
 Maps = dict[str, np.ndarray]
 
 
-def runs_of(analysis: Analysis, seeds: Iterable[int]) -> list[Maps]:
-    """Estimate once and impute by each seed: maps of the mean model as of `maps_of`."""
-    settings, space, terms = analysis.settings, analysis.space, analysis.terms
-    x, criterion, discards = analysis.likelihood
-    names = analysis.design.dataset.names
-    found = []
+def estimated(analysis: Analysis) -> RandomEffects:
+    """Mean and heterogeneity from the bounds, smoothed."""
+    settings = analysis.settings
     with limited_threads(analysis.backend):
-        fit = estimate(analysis.bounds, terms, x, criterion, discards, space,
-                       search=settings.search, compat=settings.sdm_compat)  # fmt: skip
-        for seed in seeds:
-            drawn = replace(settings, seed=seed)
-            effects, _ = impute(analysis.bounds, fit, terms, x, names, drawn, space)
-            pooled = meta(effects, terms, analysis.design.X, analysis.design.contrast[0],
-                          settings.tau2, space)  # fmt: skip
-            found.append(maps_of(pooled))
-            print(f"{PART}: seed {seed} done", flush=True)
+        return estimate(analysis.bounds, analysis.terms, *analysis.likelihood, analysis.space,
+                        search=settings.search, compat=settings.sdm_compat)  # fmt: skip
+
+
+def pooled_maps(analysis: Analysis, fit: RandomEffects, seed: int) -> Maps:
+    """Impute by a seed and pool: maps of the mean model as of `maps_of`."""
+    settings, space, terms = analysis.settings, analysis.space, analysis.terms
+    names, drawn = analysis.design.dataset.names, replace(settings, seed=seed)
+    with limited_threads(analysis.backend):
+        effects, _ = impute(analysis.bounds, fit, terms, analysis.likelihood.x, names, drawn, space)
+        return maps_of(meta(effects, terms, analysis.design.X, analysis.design.contrast[0],
+                            settings.tau2, space))  # fmt: skip
+
+
+def runs_of(analysis: Analysis, seeds: Iterable[int]) -> list[Maps]:
+    """Estimate once and impute by each seed."""
+    fit, found = estimated(analysis), []
+    for seed in seeds:
+        found.append(pooled_maps(analysis, fit, seed))
+        print(f"{PART}: seed {seed} done", flush=True)
     return found
 
 

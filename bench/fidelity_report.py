@@ -230,6 +230,7 @@ SECTIONS: dict[str, Callable[[Content], str]] = {
     "clusters-peaks": clusters("peaks"),
     "clusters-learned": clusters("learned"),
     "noise": by_place("noise"),
+    "rounding": plain("rounding"),
     "null": null,
     "images": by_place("images"),
     "pooling": plain("pooling", 8),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -30,18 +31,19 @@ def _loss(mu: float, d: Limits, keep: np.ndarray) -> float:
     return float(terms[keep].sum())
 
 
-def _search(d: Limits, keep: np.ndarray) -> tuple[float, bool]:
-    """Where the search with the kept studies of one voxel ends, and whether it began at a number.
+def brent(f: Callable[[float], float], a: float, b: float) -> tuple[float, bool]:
+    """Where Brent's search [1]_ for the least f between a and b ends, as SDM-PSI 6.21 does it.
 
-    `best`, `second` and `third` are the points of least value so far; `before` is the step before
-    the last one.
+    Also whether it began at a number: nothing compares as less than what is not one, and the
+    search then ends where it began. `best`, `second` and `third` are the points of least value so
+    far; `before` is the step before the last one.
+
+    References
+    ----------
+    .. [1] Brent (1973) Algorithms for minimization without derivatives, chapter 5.
     """
-    low, high = d.lower[keep & (d.lower > -FAR)], d.upper[keep & (d.upper < FAR)]
-    if not low.size or not high.size or low.min() > high.max():
-        return 0.0, True
-    a, b = float(low.min()), float(high.max())
     best = second = third = a + GOLDEN * (b - a)
-    f_best = f_second = f_third = _loss(best, d, keep)
+    f_best = f_second = f_third = f(best)
     if np.isnan(f_best):
         return best, False  # no later value compares as better
     step = before = 0.0
@@ -68,7 +70,7 @@ def _search(d: Limits, keep: np.ndarray) -> tuple[float, bool]:
             if best + step - a < 2 * tol or b - best - step < 2 * tol:
                 step = tol if best < middle else -tol
         u = best + (step if abs(step) >= tol else (tol if step > 0 else -tol))
-        f_u = _loss(u, d, keep)
+        f_u = f(u)
         if f_u <= f_best:
             a, b = (a, best) if u < best else (best, b)
             third, second, best = second, best, u
@@ -80,6 +82,14 @@ def _search(d: Limits, keep: np.ndarray) -> tuple[float, bool]:
             elif f_u <= f_third or third in (best, second):
                 third, f_third = u, f_u
     return best, True
+
+
+def _search(d: Limits, keep: np.ndarray) -> tuple[float, bool]:
+    """Where the search with the kept studies of one voxel ends; whether it began at a number."""
+    low, high = d.lower[keep & (d.lower > -FAR)], d.upper[keep & (d.upper < FAR)]
+    if not low.size or not high.size or low.min() > high.max():
+        return 0.0, True
+    return brent(lambda mu: _loss(mu, d, keep), float(low.min()), float(high.max()))
 
 
 def fit_mean_sdm(
