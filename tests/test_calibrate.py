@@ -46,9 +46,10 @@ def test_a_project_of_every_cell_runs(name: str, ball: Brain) -> None:
     for statistic in ("voxel", "tfce"):
         assert all(1 / 20 <= p <= 1 for p in line[f"p_{statistic}"])
     assert (line["infeasible"] is None) == (cell.exchange != "subjects")
-    again = run_project(ball, name, 3, bank=_bank(cell.truth.noise, ball), **SMALL)
-    again["seconds"] = line["seconds"]
-    assert again == line
+    if name in list(CELLS)[:: len(CELLS) // 6]:  # a few of them: the same project is the same again
+        again = run_project(ball, name, 3, bank=_bank(cell.truth.noise, ball), **SMALL)
+        again["seconds"] = line["seconds"]
+        assert again == line
     assert os.environ["GPU_SDM_CACHE"] != os.devnull
 
 
