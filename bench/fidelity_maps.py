@@ -17,10 +17,13 @@ from fidelity_ledger import Bar, Ledger
 from fidelity_scores import Agreement, agreement, score_maps
 
 from gpu_sdm.analysis import Analysis, limited_threads, silent
-from gpu_sdm.data import Pooled
+from gpu_sdm.data import Pooled, RandomEffects
 from gpu_sdm.problem import build_problem
 from gpu_sdm.spaces import Space
 from gpu_sdm.stages.effects import effect_to_bound
+from gpu_sdm.stages.estimate import estimate
+from gpu_sdm.stages.impute import impute
+from gpu_sdm.stages.meta import meta
 from gpu_sdm.stages.template_learn import LEAST_KERNEL
 
 EVERYWHERE = "whole mask"
@@ -46,6 +49,24 @@ def mean_model(analysis: Analysis) -> Pooled:
     """Estimate, impute and pool; no subjects are simulated where whole studies are exchanged."""
     with limited_threads(analysis.backend):
         return build_problem(analysis, silent, {})[1]
+
+
+def estimated(analysis: Analysis) -> RandomEffects:
+    """Mean and heterogeneity from the bounds, smoothed."""
+    settings = analysis.settings
+    with limited_threads(analysis.backend):
+        return estimate(analysis.bounds, analysis.terms, *analysis.likelihood, analysis.space,
+                        search=settings.search, compat=settings.sdm_compat)  # fmt: skip
+
+
+def pooled_maps(analysis: Analysis, fit: RandomEffects, seed: int) -> dict[str, np.ndarray]:
+    """Impute by a seed and pool: maps of the mean model as of `maps_of`."""
+    settings, space, terms = analysis.settings, analysis.space, analysis.terms
+    names, drawn = analysis.design.dataset.names, replace(settings, seed=seed)
+    with limited_threads(analysis.backend):
+        effects, _ = impute(analysis.bounds, fit, terms, analysis.likelihood.x, names, drawn, space)
+        return maps_of(meta(effects, terms, analysis.design.X, analysis.design.contrast[0],
+                            settings.tau2, space))  # fmt: skip
 
 
 def sdm_regions(analysis: Analysis, space: Space) -> dict[str, np.ndarray]:

@@ -9,7 +9,6 @@ holds little noise. What sets the original apart from our runs is not noise.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from itertools import permutations
 from typing import NamedTuple
 
@@ -17,39 +16,17 @@ import numpy as np
 from fidelity_clusters import PEAK_ALPHA, PEAK_BAR, PEAK_VOXELS
 from fidelity_data import enge, sdm_maps, sdm_maxima
 from fidelity_ledger import Ledger
-from fidelity_maps import maps_of
+from fidelity_maps import estimated, pooled_maps
 from fidelity_scores import agreement, cluster_peaks, dice, nearest
 
-from gpu_sdm.analysis import Analysis, limited_threads
-from gpu_sdm.data import RandomEffects
+from gpu_sdm.analysis import Analysis
 from gpu_sdm.inference import critical_value
 from gpu_sdm.spaces import Space
-from gpu_sdm.stages.estimate import estimate
-from gpu_sdm.stages.impute import impute
-from gpu_sdm.stages.meta import meta
 
 PART = "noise"
 RUNS = 10
 SCORED = ("g", "z", "tau2", "i2", "q")
 Maps = dict[str, np.ndarray]
-
-
-def estimated(analysis: Analysis) -> RandomEffects:
-    """Mean and heterogeneity from the bounds, smoothed."""
-    settings = analysis.settings
-    with limited_threads(analysis.backend):
-        return estimate(analysis.bounds, analysis.terms, *analysis.likelihood, analysis.space,
-                        search=settings.search, compat=settings.sdm_compat)  # fmt: skip
-
-
-def pooled_maps(analysis: Analysis, fit: RandomEffects, seed: int) -> Maps:
-    """Impute by a seed and pool: maps of the mean model as of `maps_of`."""
-    settings, space, terms = analysis.settings, analysis.space, analysis.terms
-    names, drawn = analysis.design.dataset.names, replace(settings, seed=seed)
-    with limited_threads(analysis.backend):
-        effects, _ = impute(analysis.bounds, fit, terms, analysis.likelihood.x, names, drawn, space)
-        return maps_of(meta(effects, terms, analysis.design.X, analysis.design.contrast[0],
-                            settings.tau2, space))  # fmt: skip
 
 
 def runs_of(analysis: Analysis, seeds: Iterable[int]) -> list[Maps]:

@@ -10,8 +10,9 @@ search of tau2 does not take the effect as known. It is Brent's, from 0 to `HIGH
 probability between two limits is a difference of two single-precision probabilities, taken in the
 tail that both lie in. Where the upper limit is the larger one, the search goes down until that
 difference is rounded to 0; where it is the smaller one, the likelihood is not a number and the
-search ends where it begins. What the maps themselves told is only that something fails at these
-voxels; which they are and how they fail follows from the law, with two numbers, LEAST and HIGHEST.
+search ends where it begins. LEAST, HIGHEST and that these
+probabilities are in single precision are inferred from the maps where it fails; which effects those
+are, and whether tau2 ends low or at the beginning, follows from the peaks.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from typing import NamedTuple
 import numpy as np
 from fidelity_data import enge, sdm_maps, sdm_maxima
 from fidelity_ledger import Ledger
-from fidelity_maps import sdm_regions
-from fidelity_noise import SCORED, estimated, pooled_maps
+from fidelity_maps import estimated, pooled_maps, sdm_regions
+from fidelity_noise import SCORED
 from fidelity_scores import agreement, dice
 from scipy.special import ndtr
 
@@ -82,17 +83,22 @@ def differs(known: Known, c: float, v2: float) -> np.ndarray:
     return wide
 
 
+def limits_of(study: Study) -> Known:
+    """Limits at the peaks of known height of a sample; each pair once."""
+    known = study.peaks.t[study.peaks.known]
+    limits = known_limits(known, study.t_threshold, study.n1)
+    _, first = np.unique(limits.lower, return_index=True)
+    return Known(limits.lower[first], limits.upper[first])
+
+
 def mistaken(studies: tuple[Study, ...], bounds: Bounds, terms: StudyTerms) -> list[Mistaken]:
     """Find the known effects that the search of tau2 does not take as known."""
     found = []
     for k, study in enumerate(studies):
-        if study.n2 or not len(study.peaks):
-            continue
-        limits = known_limits(study.peaks.t[study.peaks.known], study.t_threshold, study.n1)
-        here = bounds.lower[k] == bounds.upper[k]
+        limits, here = limits_of(study), bounds.lower[k] == bounds.upper[k]
         for i in np.flatnonzero(differs(limits, float(terms.c[k]), float(terms.v2[k]))):
             voxels = np.flatnonzero(here & (bounds.lower[k] == limits.lower[i]))
-            if len(voxels) and not any(m.study == k and m.voxels[0] == voxels[0] for m in found):
+            if len(voxels):
                 found.append(Mistaken(k, voxels, limits.upper[i]))
     return found
 
@@ -104,8 +110,7 @@ def foretold(studies: tuple[Study, ...], bounds: Bounds) -> tuple[int, int]:
     """
     same = of = 0
     for k, study in enumerate(studies):
-        here = bounds.lower[k] == bounds.upper[k]
-        ours = known_limits(study.peaks.t[study.peaks.known], study.t_threshold, study.n1).lower
+        here, ours = bounds.lower[k] == bounds.upper[k], limits_of(study).lower
         for value in np.unique(bounds.lower[k][here]) if len(ours) else ():
             off = np.abs(ours - value).min()
             of += bool(off < 2e-6 * np.abs(value))

@@ -10,7 +10,7 @@ import shutil
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,6 +160,15 @@ def store(kind: str, entry: str, **arrays: np.ndarray) -> bool:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+
+def kept(kind: str, entry: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Read an entry, or make and keep it: `kind` and `entry` as for `load`."""
+    stored = load(kind, entry)
+    if stored is None:
+        stored = make()
+        store(kind, entry, **stored)
+    return stored
 
 
 def trouble() -> str | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +283,11 @@ class Settings:
             k: tuple(v) if isinstance(v, list) else v for k, v in stored.items() if k in known
         }
         return cls(**values)
+
+    def changed(self, given: Mapping[str, Any]) -> Settings:
+        """Give these with others; how effects are imputed follows `compat`, unless it is given."""
+        derived = {"impute_under": None} if "compat" in given else {}
+        return replace(self, **(derived | dict(given)))
 
     def differences(self, other: dict[str, Any]) -> list[str]:
         """Name each setting that differs from a stored `as_dict`, `NOT_COMPARED` aside."""

@@ -183,11 +183,11 @@ def default_template(voxel_size: int) -> Template:
     features of the 2 mm grid, so that the field is the same one.
     """
     entry = cache.key("template", voxel_size, _model(), metadata.version("nilearn"))
-    stored = cache.load("template", entry)
-    if stored is None:
-        stored = {"costs": from_correlations(_model_correlations(voxel_size), voxel_size).costs}
-        cache.store("template", entry, **stored)
-    return Template(voxel_size, stored["costs"])
+
+    def make() -> dict[str, np.ndarray]:
+        return {"costs": from_correlations(_model_correlations(voxel_size), voxel_size).costs}
+
+    return Template(voxel_size, cache.kept("template", entry, make)["costs"])
 
 
 def default_mask(voxel_size: int) -> np.ndarray:
@@ -196,12 +196,12 @@ def default_mask(voxel_size: int) -> np.ndarray:
     At 2 mm it holds 194,192 voxels and overlaps SDM-PSI's own with a Dice of .925.
     """
     entry = cache.key("mask", voxel_size, _MASK_SIGMA_MM, _MASK_MIN, metadata.version("nilearn"))
-    stored = cache.load("mask", entry)
-    if stored is None:
+
+    def make() -> dict[str, np.ndarray]:
         smooth = _sample(_smooth(_grey_matter(), _MASK_SIGMA_MM), voxel_size)
-        stored = {"mask": smooth > _MASK_MIN}
-        cache.store("mask", entry, **stored)
-    return stored["mask"]
+        return {"mask": smooth > _MASK_MIN}
+
+    return cache.kept("mask", entry, make)["mask"]
 
 
 def _model() -> str:

@@ -162,10 +162,7 @@ def model(
     if subgroup is not None and (contrast or plot):
         raise SettingError("--subgroup chooses its own contrasts; leave --contrast and --plot out.")
     start = open_source(source)
-    changed = {name: value for name, value in given.items() if value is not None}
-    if compat is not None:  # how it imputes follows the program, unless it is named too
-        changed["impute_under"] = impute_under
-    settings = replace(start.settings, **changed)
+    settings = start.settings.changed({k: v for k, v in given.items() if v is not None})
     dataset = start.dataset(settings.sdm_compat)
     chosen = get_backend(backend, threads, announce=terminal.say)
     if subgroup is None:

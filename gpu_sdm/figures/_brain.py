@@ -83,6 +83,19 @@ def volume_of(values: np.ndarray, space: Space) -> Volume:
     return Volume(data, origin, float(space.voxel_size))
 
 
+def _packaged() -> dict[str, np.ndarray]:
+    """Read nilearn's T1: its values, first axis to the right, and where they lie."""
+    from nilearn.datasets import load_mni152_template
+
+    image = load_mni152_template(resolution=1)
+    data = np.asarray(image.dataobj, np.float32)
+    affine = np.asarray(image.affine, np.float64)
+    if affine[0, 0] < 0:
+        data = data[::-1]
+        affine[0, 3] += affine[0, 0] * (data.shape[0] - 1)
+    return {"data": np.where(data > 0, data, np.nan), "affine": affine}
+
+
 @functools.cache
 def underlay() -> Volume:
     """Give the skull-stripped MNI152 T1 at 1 mm that nilearn carries; NaN outside the brain.
@@ -90,18 +103,7 @@ def underlay() -> Volume:
     Kept in the cache, as nilearn takes seconds to import.
     """
     entry = cache.key("underlay", metadata.version("nilearn"))
-    stored = cache.load("underlay", entry)
-    if stored is None:
-        from nilearn.datasets import load_mni152_template
-
-        image = load_mni152_template(resolution=1)
-        data = np.asarray(image.dataobj, np.float32)
-        affine = np.asarray(image.affine, np.float64)
-        if affine[0, 0] < 0:
-            data = data[::-1]
-            affine[0, 3] += affine[0, 0] * (data.shape[0] - 1)
-        stored = {"data": np.where(data > 0, data, np.nan), "affine": affine}
-        cache.store("underlay", entry, **stored)
+    stored = cache.kept("underlay", entry, _packaged)
     affine = stored["affine"]
     return Volume(stored["data"], affine[:3, 3], abs(float(affine[0, 0])))
 

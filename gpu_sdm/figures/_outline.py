@@ -43,10 +43,7 @@ def outline(view: str, background: str) -> tuple[list[tuple[Path, Any]], tuple[f
     from matplotlib.path import Path
 
     entry = cache.key("outline", view, background, metadata.version("nilearn"))
-    stored = cache.load("outline", entry)
-    if stored is None:
-        stored = _drawn(view, background)
-        cache.store("outline", entry, **stored)
+    stored = cache.kept("outline", entry, lambda: _drawn(view, background))
     paths = [
         (Path(stored[f"points{i}"], stored[f"codes{i}"]), tuple(colour))
         for i, colour in enumerate(stored["colours"])
